@@ -1,0 +1,44 @@
+# Every target sets up what it needs: `make demo`, `make test` and `make check` work on a fresh clone.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help venv proto demo test check fix sim bench clean
+
+help:            ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+venv: $(STAMP)   ## build .venv with everything the targets need
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(STAMP)
+
+proto: $(STAMP)  ## regenerate kvstore/pb from proto/
+	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. proto/kvstore/pb/*.proto
+
+demo: $(STAMP)   ## a container announces, a proxy routes, a leader dies, nothing is lost (KEEP=1 stays up)
+	$(BIN)/python -m kvstore.demo $(if $(KEEP),--keep)
+
+test: $(STAMP)   ## all tests
+	$(BIN)/python -m pytest tests
+	PYTHONHASHSEED=1 $(BIN)/python -m tests.simulation --first-seed 1 --seeds $(or $(SEEDS),2000)
+
+check: $(STAMP)  ## format, lint and types; writes nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy kvstore raft tests benchmarks
+
+fix: $(STAMP)    ## apply formatting and safe lint fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+sim: $(STAMP)    ## replay one simulated schedule: make sim SEED=n
+	$(BIN)/python -m tests.simulation --first-seed $(or $(SEED),1) --seeds 1 --story
+
+bench: $(STAMP)  ## put, and announce to routed, beside etcd in one run
+	$(BIN)/python -m benchmarks
+
+clean:           ## remove what the targets built
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

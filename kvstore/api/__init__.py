@@ -1,0 +1,1 @@
+"""One file per etcd service: requests in, validated; encoded replies out. Knows no transport."""

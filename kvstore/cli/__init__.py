@@ -1,0 +1,1 @@
+"""kvctl: etcdctl's verbs, and announce and route."""

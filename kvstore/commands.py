@@ -1,0 +1,83 @@
+"""The replicated command: what one log entry holds. Encoded once, by the member that took the requests.
+
+An entry is a batch: every write that reached one member in one turn of its loop. The batch is encoded there,
+and the same bytes go to the leader, the write-ahead log and every follower (docs/decisions/0002).
+
+    batch   := origin u64 | incarnation u64 | sequence u64 | count u32 | command * count        (big-endian)
+    command := kind u8 | length u32 | payload
+
+(origin, incarnation, sequence) makes a batch apply at most once: origin is the member id, incarnation grows
+with each of its starts, sequence with each batch. State applies a batch only when (incarnation, sequence) is
+above the last one it applied from that origin, so a member may send a batch again to a new leader.
+Payloads are the client's own request bytes wherever the request needs nothing added.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+from typing import NamedTuple
+
+BATCH = struct.Struct(">QQQI")
+COMMAND = struct.Struct(">BI")
+COMMAND_SIZE = COMMAND.size
+
+
+class Kind(IntEnum):
+    """What a command does, and what its payload is. Numbers are in logs: never reuse one."""
+
+    PUT = 1  # etcdserverpb.PutRequest
+    DELETE_RANGE = 2  # etcdserverpb.DeleteRangeRequest
+    TXN = 3  # etcdserverpb.TxnRequest
+    COMPACT = 4  # etcdserverpb.CompactionRequest
+    LEASE_GRANT = 5  # etcdserverpb.LeaseGrantRequest, ID and TTL already settled
+    LEASE_REVOKE = 6  # etcdserverpb.LeaseRevokeRequest
+    LEASE_EXPIRE = 7  # kvstore.internal.LeaseExpire
+    MEMBER_PUBLISH = 8  # kvstore.internal.MemberRecord
+    ALARM = 9  # etcdserverpb.AlarmRequest
+
+
+class BatchHeader(NamedTuple):
+    origin: int
+    incarnation: int
+    sequence: int
+    command_count: int
+
+
+class MalformedBatch(ValueError):
+    """The bytes are not a batch: only a peer or a disk can have made them, never a client."""
+
+
+def encode_batch(
+    commands: Sequence[tuple[int, bytes]], *, origin: int, incarnation: int, sequence: int
+) -> bytes:
+    """Encodes (kind, payload) pairs as one entry."""
+    pack = COMMAND.pack
+    parts = [BATCH.pack(origin, incarnation, sequence, len(commands))]
+    for kind, payload in commands:
+        parts.append(pack(kind, len(payload)))
+        parts.append(payload)
+    return b"".join(parts)
+
+
+def decode_header(data: bytes) -> BatchHeader:
+    if len(data) < BATCH.size:
+        raise MalformedBatch(f"{len(data)} bytes are fewer than a batch header's {BATCH.size}")
+    return BatchHeader(*BATCH.unpack_from(data))
+
+
+def decode_commands(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yields (kind, payload) of each command. Raises MalformedBatch where the bytes end early or late."""
+    offset, end = BATCH.size, len(data)
+    for _ in range(decode_header(data).command_count):
+        if offset + COMMAND_SIZE > end:
+            raise MalformedBatch("a command's header is cut off")
+        kind, size = COMMAND.unpack_from(data, offset)
+        offset += COMMAND_SIZE
+        if offset + size > end:
+            raise MalformedBatch("a command's payload is cut off")
+        yield kind, data[offset : offset + size]
+        offset += size
+    if offset != end:
+        raise MalformedBatch(f"{end - offset} bytes follow the last command")

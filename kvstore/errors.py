@@ -1,0 +1,106 @@
+"""One tree of errors. Each carries data, not prose, and says whether its outcome is definite.
+
+definite means: the request certainly had no effect, so repeating it is safe. An error that is not definite
+(a write that timed out) may have taken effect; no layer of this project repeats such a request by itself.
+kvstore/api/errors.py turns each class into its gRPC code and etcd's own string.
+"""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """Base of everything a request can fail with."""
+
+    definite = True
+
+
+class InvalidRequest(StoreError):
+    """The request itself is wrong; reason is a member of the table in api/errors.py."""
+
+
+class EmptyKey(InvalidRequest): ...
+
+
+class KeyNotFound(InvalidRequest):
+    """ignore_value or ignore_lease on a key that is not there, or an empty operation in a transaction."""
+
+
+class ValueProvided(InvalidRequest): ...
+
+
+class LeaseProvided(InvalidRequest): ...
+
+
+class TooManyOperations(InvalidRequest): ...
+
+
+class DuplicateKey(InvalidRequest): ...
+
+
+class InvalidSortOption(InvalidRequest): ...
+
+
+class RequestTooLarge(InvalidRequest): ...
+
+
+class Compacted(StoreError):
+    def __init__(self, compact_revision: int = 0) -> None:
+        super().__init__(compact_revision)
+        self.compact_revision = compact_revision
+
+
+class FutureRevision(StoreError): ...
+
+
+class LeaseTtlTooLarge(StoreError): ...
+
+
+class LeaseNotFound(StoreError): ...
+
+
+class LeaseExists(StoreError): ...
+
+
+class MemberNotFound(StoreError): ...
+
+
+class NoSpace(StoreError): ...
+
+
+class Corrupt(StoreError): ...
+
+
+class NoLeader(StoreError):
+    """No leader is known and none appeared in time; the request was never proposed."""
+
+
+class NotLeader(StoreError):
+    def __init__(self, leader_id: int = 0) -> None:
+        super().__init__(leader_id)
+        self.leader_id = leader_id
+
+
+class LeaderChanged(StoreError):
+    """A linearizable read was caught by a change of leader; reads have no effect, so this is definite."""
+
+
+class TooManyRequests(StoreError):
+    """The member refuses new work because it is too far behind with the old."""
+
+
+class Stopped(StoreError):
+    """The member is stopping; the request was not proposed."""
+
+
+class RequestTimeout(StoreError):
+    """Proposed, and no answer in time: the write may still take effect."""
+
+    definite = False
+
+
+class OutcomeUnknown(RequestTimeout):
+    """The leader was lost while the request was on its way: the write may still take effect."""
+
+
+class LeaderLost(RequestTimeout):
+    """etcd's "request timed out, possibly due to previous leader failure"."""

@@ -1,0 +1,1 @@
+"""The driver around raft/: node loop, write-ahead log, snapshots, peer transport."""

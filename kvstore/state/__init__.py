@@ -1,0 +1,1 @@
+"""The replicated state machine: apply, MVCC, watch hub, lessor, alarms, LMDB. Knows no network."""
