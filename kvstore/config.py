@@ -1,0 +1,330 @@
+"""Flags and environment into one frozen Config. Names, forms, defaults and exit statuses are etcd's.
+
+A flag is `--flag=v`, `--flag v` or `-flag …`; `ETCD_FLAG_NAME` and `KVSTORE_FLAG_NAME` stand in for a flag that
+is not given. A flag of etcd's that means nothing here is accepted and named once in `ignored`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+
+class FlagError(ValueError):
+    """The command line itself cannot be read: exit status 2, as etcd's."""
+
+
+class ConfigError(ValueError):
+    """The flags can be read and contradict one another: exit status 1, as etcd's."""
+
+
+@dataclass(frozen=True)
+class Url:
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Config:
+    name: str
+    data_dir: str
+    listen_client_urls: tuple[Url, ...]
+    advertise_client_urls: tuple[Url, ...]
+    listen_peer_urls: tuple[Url, ...]
+    initial_advertise_peer_urls: tuple[Url, ...]
+    initial_cluster: Mapping[str, tuple[str, ...]]  # name to peer URLs, of every member at bootstrap
+    initial_cluster_state: str  # "new" or "existing"
+    initial_cluster_token: str
+    heartbeat_interval_ms: int
+    election_timeout_ms: int
+    snapshot_count: int
+    quota_backend_bytes: int
+    max_request_bytes: int
+    max_txn_ops: int
+    auto_compaction_mode: str  # "periodic" or "revision"
+    auto_compaction_retention: str
+    log_level: str
+    log_format: str
+    ignored: tuple[str, ...] = field(default=())
+
+    @property
+    def request_timeout_s(self) -> float:
+        """How long a write may wait for its commit: etcd's 5 s and two election timeouts."""
+        return 5.0 + 2 * self.election_timeout_ms / 1000
+
+    @property
+    def auto_compaction(self) -> tuple[str, float]:
+        """("off", 0), ("periodic", seconds) or ("revision", revisions)."""
+        return _retention(self.auto_compaction_mode, self.auto_compaction_retention)
+
+
+DEFAULT_QUOTA_BYTES = 2 << 30
+_PERIODS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 1e-6, "ns": 1e-9}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a Go duration such as 1h30m or 500ms. Raises ValueError."""
+    if text in ("0", ""):
+        return 0.0
+    parts = re.findall(r"(\d+(?:\.\d+)?)(h|ms|us|ns|m|s)", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(f'time: invalid duration "{text}"')
+    return sum(float(number) * _PERIODS[unit] for number, unit in parts)
+
+
+def _retention(mode: str, text: str) -> tuple[str, float]:
+    if text in ("", "0"):
+        return ("off", 0.0)
+    if mode == "revision":
+        return ("revision", float(int(text)))
+    return ("periodic", int(text) * 3600.0 if text.isdigit() else parse_duration(text))
+
+
+def _urls(text: str) -> tuple[Url, ...]:
+    return tuple(_url(part.strip()) for part in text.split(","))
+
+
+def _url(text: str) -> Url:
+    parts = urlsplit(text)
+    if parts.scheme in ("unix", "unixs"):
+        raise ValueError(f"unix sockets are not supported: {text}")
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f"URL scheme must be http, https, unix, or unixs: {text}")
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    if port is None:
+        raise ValueError(f'URL address does not have the form "host:port": {text}')
+    if parts.path not in ("", "/") or parts.query:
+        raise ValueError(f"URL must not contain a path: {text}")
+    if parts.scheme == "https":
+        raise ValueError(f"TLS is not supported yet: {text}")
+    return Url(parts.scheme, parts.hostname or "", port)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number <= 0:
+        raise ValueError("must be positive")
+    return number
+
+
+def _one_of(*allowed: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in allowed:
+            raise ValueError(f"must be one of {', '.join(allowed)}")
+        return text
+
+    return parse
+
+
+@dataclass(frozen=True)
+class Flag:
+    default: str
+    parse: Callable[[str], Any]
+    help: str
+
+
+FLAGS: dict[str, Flag] = {
+    "name": Flag("default", str, "human-readable name of this member"),
+    "data-dir": Flag("", str, "the member's directory (default ${name}.etcd)"),
+    "listen-client-urls": Flag("http://localhost:2379", _urls, "URLs to serve clients on"),
+    "advertise-client-urls": Flag("", _urls, "client URLs to tell the cluster (default: those listened on)"),
+    "listen-peer-urls": Flag("http://localhost:2380", _urls, "URLs to serve other members on"),
+    "initial-advertise-peer-urls": Flag("http://localhost:2380", _urls, "peer URLs to tell the cluster"),
+    "initial-cluster": Flag("", str, "every member at bootstrap: name=peerURL,name=peerURL"),
+    "initial-cluster-state": Flag("new", _one_of("new", "existing"), "new, or existing to join"),
+    "initial-cluster-token": Flag("etcd-cluster", str, "keeps clusters apart that share URLs"),
+    "heartbeat-interval": Flag("100", _positive, "milliseconds between the leader's heartbeats"),
+    "election-timeout": Flag("1000", _positive, "milliseconds without a leader before an election"),
+    "snapshot-count": Flag("10000", _positive, "commands applied between trims of the log"),
+    "quota-backend-bytes": Flag("0", int, "size at which writes are refused (0: 2 GiB, -1: none)"),
+    "max-request-bytes": Flag("1572864", _positive, "largest request"),
+    "max-txn-ops": Flag("128", _positive, "most operations in one transaction"),
+    "auto-compaction-mode": Flag("periodic", _one_of("periodic", "revision"), "periodic or revision"),
+    "auto-compaction-retention": Flag("0", str, "hours, a duration or revisions to keep (0: off)"),
+    "log-level": Flag("info", _one_of("debug", "info", "warn", "error", "panic", "fatal"), "log threshold"),
+    "log-format": Flag("json", _one_of("json", "console"), "json or console"),
+}
+
+_IGNORED_SWITCHES = frozenset(
+    "initial-election-tick-advance socket-reuse-port socket-reuse-address strict-reconfig-check pre-vote"
+    " enable-v2 enable-pprof enable-log-rotation debug"
+    " experimental-enable-distributed-tracing experimental-initial-corrupt-check"
+    " experimental-enable-lease-checkpoint experimental-enable-lease-checkpoint-persist"
+    " experimental-peer-skip-client-san-verification experimental-txn-mode-write-with-shared-buffer"
+    " experimental-memory-mlock experimental-compact-hash-check-enabled"
+    " experimental-stop-grpc-service-on-defrag enable-grpc-gateway".split()
+)
+_IGNORED_VALUES = frozenset(
+    "wal-dir max-snapshots max-wals backend-bbolt-freelist-type backend-batch-interval backend-batch-limit"
+    " grpc-keepalive-min-time grpc-keepalive-interval grpc-keepalive-timeout v2-deprecation cors host-whitelist"
+    " bcrypt-cost auth-token-ttl metrics listen-metrics-urls logger log-outputs log-rotation-config-json"
+    " self-signed-cert-validity cipher-suites max-learners max-concurrent-streams tls-min-version"
+    " tls-max-version experimental-distributed-tracing-address experimental-distributed-tracing-service-name"
+    " experimental-distributed-tracing-instance-id experimental-distributed-tracing-sampling-rate"
+    " experimental-corrupt-check-time experimental-compaction-batch-limit"
+    " experimental-compaction-sleep-interval experimental-watch-progress-notify-interval"
+    " experimental-warning-apply-duration experimental-warning-unary-request-duration feature-gates"
+    " experimental-bootstrap-defrag-threshold-megabytes experimental-compact-hash-check-time"
+    " experimental-max-learners experimental-snapshot-catchup-entries proxy proxy-failure-wait"
+    " proxy-refresh-interval proxy-dial-timeout proxy-write-timeout proxy-read-timeout auth-token".split()
+)
+# Flags whose meaning a user relies on for safety: taking them silently would be a false promise.
+_REFUSED = frozenset(
+    "cert-file key-file trusted-ca-file client-crl-file client-cert-allowed-hostname auto-tls peer-cert-file"
+    " peer-key-file peer-trusted-ca-file peer-cert-allowed-cn peer-cert-allowed-hostname peer-auto-tls"
+    " peer-crl-file client-cert-auth peer-client-cert-auth force-new-cluster unsafe-no-fsync discovery discovery-srv discovery-srv-name"
+    " discovery-fallback discovery-proxy config-file".split()
+)
+_REFUSED_SWITCHES = frozenset(
+    "auto-tls peer-auto-tls client-cert-auth peer-client-cert-auth force-new-cluster unsafe-no-fsync".split()
+)
+_FALSE = ("false", "0", "f", "F", "False", "FALSE", "")
+
+
+def read_arguments(arguments: Sequence[str]) -> dict[str, str]:
+    """Flag name to text, in Go's forms. Raises FlagError as Go's flag package words it."""
+    given: dict[str, str] = {}
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if word == "--" or not word.startswith("-") or word == "-":
+            text = word if word != "--" else " ".join(rest)
+            if text:
+                raise FlagError(f"'{text}' is not a valid flag")
+            break
+        name, equals, value = word.lstrip("-").partition("=")
+        if word.startswith("---") or not name:
+            raise FlagError(f"bad flag syntax: {word}")
+        if name not in FLAGS and name not in _IGNORED_SWITCHES | _IGNORED_VALUES | _REFUSED:
+            raise FlagError(f"flag provided but not defined: -{name}")
+        if not equals:
+            if name in _IGNORED_SWITCHES | _REFUSED_SWITCHES:
+                value = "true"
+            elif rest:
+                value = rest.pop(0)
+            else:
+                raise FlagError(f"flag needs an argument: -{name}")
+        given[name] = value
+    return given
+
+
+def read_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The same from ETCD_* and KVSTORE_* variables; the latter win. Unknown ones are left alone, as etcd does."""
+    given: dict[str, str] = {}
+    for prefix in ("ETCD_", "KVSTORE_"):
+        for name in [*FLAGS, *sorted(_REFUSED)]:
+            text = environment.get(prefix + name.upper().replace("-", "_"))
+            if text:
+                given[name] = text
+    return given
+
+
+def load(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
+    """The whole configuration. Raises FlagError (exit status 2) or ConfigError (exit status 1)."""
+    from_arguments = read_arguments(arguments)
+    given = {**read_environment(environment), **from_arguments}
+    for name in sorted(_REFUSED & given.keys()):
+        if given[name] in ("", "proxy") or (name in _REFUSED_SWITCHES and given[name] in _FALSE):
+            continue
+        raise ConfigError(f"--{name} is not supported yet, and ignoring it would not be safe: leave it out")
+    values: dict[str, Any] = {}
+    for name, flag in FLAGS.items():
+        text = given.get(name, flag.default)
+        try:
+            values[name] = flag.parse(text) if text or name not in ("advertise-client-urls",) else ()
+        except ValueError as problem:
+            raise FlagError(f'invalid value "{text}" for flag -{name}: {problem}') from None
+    ignored = tuple(sorted(name for name in from_arguments if name in _IGNORED_SWITCHES | _IGNORED_VALUES))
+    return _settle(values, given, ignored)
+
+
+def _settle(values: dict[str, Any], given: Mapping[str, str], ignored: tuple[str, ...]) -> Config:
+    """Fills what depends on other flags and checks what contradicts them."""
+    name = values["name"]
+    if not values["advertise-client-urls"]:
+        listened: tuple[Url, ...] = values["listen-client-urls"]
+        if any(url.host in ("", "0.0.0.0", "::") for url in listened):
+            raise ConfigError(
+                "--advertise-client-urls is required when --listen-client-urls is set explicitly"
+            )
+        values["advertise-client-urls"] = listened
+    peers: tuple[Url, ...] = values["initial-advertise-peer-urls"]
+    cluster = _initial_cluster(values["initial-cluster"] or ",".join(f"{name}={url}" for url in peers))
+    _check_cluster(name, cluster, peers)
+    heartbeat, election = values["heartbeat-interval"], values["election-timeout"]
+    if 5 * heartbeat > election:
+        raise ConfigError(
+            f"--election-timeout[{election}ms] should be at least as 5 times as "
+            f"--heartbeat-interval[{heartbeat}ms]"
+        )
+    if election > 50_000:
+        raise ConfigError(
+            f"--election-timeout[{election}ms] is too long, and should be set less than 50000ms"
+        )
+    try:
+        _retention(values["auto-compaction-mode"], values["auto-compaction-retention"])
+    except ValueError as problem:
+        raise ConfigError(f"error parsing CompactionRetention: {problem}") from None
+    return Config(
+        name=name,
+        data_dir=values["data-dir"] or f"{name}.etcd",
+        listen_client_urls=values["listen-client-urls"],
+        advertise_client_urls=values["advertise-client-urls"],
+        listen_peer_urls=values["listen-peer-urls"],
+        initial_advertise_peer_urls=peers,
+        initial_cluster=cluster,
+        initial_cluster_state=values["initial-cluster-state"],
+        initial_cluster_token=values["initial-cluster-token"],
+        heartbeat_interval_ms=heartbeat,
+        election_timeout_ms=election,
+        snapshot_count=values["snapshot-count"],
+        quota_backend_bytes=values["quota-backend-bytes"] or DEFAULT_QUOTA_BYTES,
+        max_request_bytes=values["max-request-bytes"],
+        max_txn_ops=values["max-txn-ops"],
+        auto_compaction_mode=values["auto-compaction-mode"],
+        auto_compaction_retention=values["auto-compaction-retention"],
+        log_level=values["log-level"],
+        log_format=values["log-format"],
+        ignored=ignored,
+    )
+
+
+def _initial_cluster(text: str) -> dict[str, tuple[str, ...]]:
+    cluster: dict[str, list[str]] = {}
+    for part in text.split(","):
+        name, equals, url = part.strip().partition("=")
+        if not equals or not name:
+            raise ConfigError(f"error setting up initial cluster: empty name or URL in '{part}'")
+        try:
+            parsed = _url(url)
+        except ValueError as problem:
+            raise ConfigError(f"error setting up initial cluster: {problem}") from None
+        cluster.setdefault(name, []).append(str(parsed))
+    flat = [url for urls in cluster.values() for url in urls]
+    if len(set(flat)) != len(flat):
+        raise ConfigError("error setting up initial cluster: duplicate urls in the initial cluster")
+    return {name: tuple(urls) for name, urls in cluster.items()}
+
+
+def _check_cluster(name: str, cluster: Mapping[str, tuple[str, ...]], peers: tuple[Url, ...]) -> None:
+    if name not in cluster:
+        raise ConfigError(f'couldn\'t find local name "{name}" in the initial cluster configuration')
+    advertised = sorted(map(str, peers))
+    if sorted(cluster[name]) != advertised:
+        raise ConfigError(
+            f"--initial-cluster has {name}={','.join(sorted(cluster[name]))} but missing from "
+            f"--initial-advertise-peer-urls={','.join(advertised)}"
+        )
+    if len(cluster) not in (1, 3, 5, 7, 2, 4, 6):
+        raise ConfigError(f"--initial-cluster names {len(cluster)} members; at most 7 are supported")
