@@ -1,0 +1,149 @@
+"""etcdserverpb.KV: Range, Put, DeleteRange, Txn, Compact.
+
+Writes are checked here, replicated as the client's own bytes, and answered when applied on this member.
+Linearizable reads take a read index first; serializable ones answer from local state at once.
+"""
+
+from __future__ import annotations
+
+from kvstore import errors
+from kvstore.api.context import Context, Reply, parse
+from kvstore.api.errors import fail
+from kvstore.commands import Kind
+from kvstore.pb.etcdserverpb_pb2 import (
+    CompactionRequest,
+    DeleteRangeRequest,
+    PutRequest,
+    RangeRequest,
+    TxnRequest,
+)
+from kvstore.rpc import Methods, UnaryCall, UnaryMethod
+from kvstore.state import checks
+
+
+class KvService:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._max_request_bytes = context.config.max_request_bytes
+        self._max_txn_ops = context.config.max_txn_ops
+
+    def methods(self) -> Methods:
+        return {
+            "/etcdserverpb.KV/Range": UnaryMethod(self.range),
+            "/etcdserverpb.KV/Put": UnaryMethod(self.put),
+            "/etcdserverpb.KV/DeleteRange": UnaryMethod(self.delete_range),
+            "/etcdserverpb.KV/Txn": UnaryMethod(self.txn),
+            "/etcdserverpb.KV/Compact": UnaryMethod(self.compact),
+        }
+
+    def put(self, call: UnaryCall, data: bytes) -> None:
+        request = parse(call, PutRequest, data)
+        if request is None:
+            return
+        try:
+            checks.check_put(request)
+            self._admit(data)
+        except errors.StoreError as problem:
+            fail(call, problem)
+            return
+        self._write(call, Kind.PUT, data)
+
+    def delete_range(self, call: UnaryCall, data: bytes) -> None:
+        request = parse(call, DeleteRangeRequest, data)
+        if request is None:
+            return
+        try:
+            checks.check_delete(request)
+            self._check_size(data)
+        except errors.StoreError as problem:
+            fail(call, problem)
+            return
+        self._write(call, Kind.DELETE_RANGE, data)
+
+    def compact(self, call: UnaryCall, data: bytes) -> None:
+        if parse(call, CompactionRequest, data) is not None:
+            self._write(call, Kind.COMPACT, data)
+
+    def range(self, call: UnaryCall, data: bytes) -> None:
+        request = parse(call, RangeRequest, data)
+        if request is None or not self._context.has_leader(call):
+            return
+        try:
+            checks.check_range(request)
+        except errors.StoreError as problem:
+            fail(call, problem)
+            return
+        if request.serializable:
+            self._answer_range(call, request)
+            return
+
+        def ready(problem: errors.StoreError | None) -> None:
+            if problem is not None:
+                fail(call, problem)
+            else:
+                self._answer_range(call, request)
+
+        self._context.driver.read(ready)
+
+    def txn(self, call: UnaryCall, data: bytes) -> None:
+        request = parse(call, TxnRequest, data)
+        if request is None or not self._context.has_leader(call):
+            return
+        try:
+            checks.check_txn(request, self._max_txn_ops)
+            if not checks.is_read_only(request):
+                if checks.has_put(request):
+                    self._admit(data)
+                else:
+                    self._check_size(data)
+                self._write(call, Kind.TXN, data)
+                return
+        except errors.StoreError as problem:
+            fail(call, problem)
+            return
+        if checks.is_serializable(request):
+            self._answer_txn(call, request)
+            return
+
+        def ready(problem: errors.StoreError | None) -> None:
+            if problem is not None:
+                fail(call, problem)
+            else:
+                self._answer_txn(call, request)
+
+        self._context.driver.read(ready)
+
+    def _write(self, call: UnaryCall, kind: Kind, data: bytes) -> None:
+        if self._context.has_leader(call):
+            self._context.driver.propose(kind, data, Reply(self._context, call))
+
+    def _check_size(self, data: bytes) -> None:
+        if len(data) > self._max_request_bytes:
+            raise errors.RequestTooLarge
+
+    def _admit(self, data: bytes) -> None:
+        """What a write that takes space must pass. Raises RequestTooLarge, NoSpace."""
+        if len(data) > self._max_request_bytes:
+            raise errors.RequestTooLarge
+        if self._context.machine.over_quota:
+            raise errors.NoSpace
+
+    def _answer_range(self, call: UnaryCall, request: RangeRequest) -> None:
+        if call.cancelled:
+            return
+        try:
+            revision, body = self._context.machine.range(request)
+        except errors.StoreError as problem:
+            fail(call, problem)
+        else:
+            call.reply(self._context.header(revision) + body)
+
+    def _answer_txn(self, call: UnaryCall, request: TxnRequest) -> None:
+        if call.cancelled:
+            return
+        try:
+            revision, body = self._context.machine.read_only_txn(request)
+        except errors.StoreError as problem:
+            fail(call, problem)
+        else:
+            call.reply(self._context.header(revision) + body)

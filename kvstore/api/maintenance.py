@@ -1,0 +1,89 @@
+"""etcdserverpb.Maintenance: Status, HashKV, Alarm, and Defragment, which has nothing to do here."""
+
+from __future__ import annotations
+
+from kvstore import errors
+from kvstore.api.context import Context, Reply, parse
+from kvstore.api.errors import fail
+from kvstore.commands import Kind
+from kvstore.pb.etcdserverpb_pb2 import (
+    AlarmRequest,
+    AlarmResponse,
+    AlarmType,
+    DefragmentResponse,
+    HashKVRequest,
+    HashKVResponse,
+    StatusResponse,
+)
+from kvstore.rpc import Methods, Status, UnaryCall, UnaryMethod
+from kvstore.version import CLUSTER_VERSION, ETCD_VERSION
+
+
+class MaintenanceService:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def methods(self) -> Methods:
+        return {
+            "/etcdserverpb.Maintenance/Status": UnaryMethod(self.status),
+            "/etcdserverpb.Maintenance/HashKV": UnaryMethod(self.hash_kv),
+            "/etcdserverpb.Maintenance/Alarm": UnaryMethod(self.alarm),
+            "/etcdserverpb.Maintenance/Defragment": UnaryMethod(self.defragment),
+        }
+
+    def status(self, call: UnaryCall, data: bytes) -> None:
+        """Always answers, without a leader too: it is how people find out."""
+        context, machine, node = self._context, self._context.machine, self._context.driver.node
+        reply = StatusResponse(
+            version=ETCD_VERSION,
+            dbSize=machine.db_size,
+            leader=node.leader_id,
+            raftIndex=node.commit,
+            raftTerm=node.term,
+            raftAppliedIndex=machine.applied_index,
+            dbSizeInUse=machine.db_size_in_use,
+            storageVersion=CLUSTER_VERSION,
+            dbSizeQuota=max(0, context.config.quota_backend_bytes),
+        )
+        if not node.leader_id:
+            reply.errors.append("etcdserver: no leader")
+        for alarm in machine.alarms:
+            reply.errors.append(f"memberID:{alarm.memberID} alarm:{AlarmType.Name(alarm.alarm)} ")
+        call.reply(context.header(machine.revision) + reply.SerializeToString())
+
+    def hash_kv(self, call: UnaryCall, data: bytes) -> None:
+        """Of this member's own state, without a leader: that is what it is for."""
+        request = parse(call, HashKVRequest, data)
+        if request is None:
+            return
+        machine = self._context.machine
+        try:
+            value, compact_revision, revision = machine.hash_kv(request.revision)
+        except errors.StoreError as problem:
+            fail(call, problem)
+            return
+        reply = HashKVResponse(hash=value, compact_revision=compact_revision, hash_revision=revision)
+        call.reply(self._context.header(machine.revision) + reply.SerializeToString())
+
+    def alarm(self, call: UnaryCall, data: bytes) -> None:
+        request = parse(call, AlarmRequest, data)
+        if request is None:
+            return
+        context = self._context
+        if request.action == AlarmRequest.GET:
+            wanted = [
+                alarm
+                for alarm in context.machine.alarms
+                if request.alarm in (AlarmType.NONE, alarm.alarm) and request.memberID in (0, alarm.memberID)
+            ]
+            reply = AlarmResponse(alarms=wanted)
+            call.reply(context.header(context.machine.revision) + reply.SerializeToString())
+            return
+        context.driver.propose(Kind.ALARM, data, Reply(context, call))
+
+    def defragment(self, call: UnaryCall, data: bytes) -> None:
+        """Freed pages are used again as they are; there is nothing to stop the world for. No header, as etcd."""
+        call.reply(DefragmentResponse().SerializeToString())
+
+
+__all__ = ["MaintenanceService", "Status"]

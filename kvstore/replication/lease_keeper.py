@@ -1,0 +1,169 @@
+"""Leases in time: the leader expires them and renews them; other members ask the leader.
+
+State holds what is replicated (which leases exist, their TTL, their keys); the lessor beside it holds the
+leader's clock. This drives both: ticks the lessor while this member leads, proposes what is due as one entry
+that carries the term, and answers renewals after the leader has shown that it still leads.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Protocol
+
+from kvstore import errors
+from kvstore.commands import Kind
+from kvstore.pb.internal_pb2 import LeaseExpire
+from kvstore.replication.driver import Driver
+from kvstore.replication.outbox import Outcome
+from kvstore.state.machine import StateMachine
+from raft import Role
+
+RENEW = 2  # request between members: lease id -> remaining milliseconds
+REMAINING = 3
+_ID = struct.Struct(">q")
+_ANSWER = struct.Struct(">bq")  # 1: milliseconds; 0: no such lease; -1: not the leader
+EXPIRED_RETRY_S = 0.05
+EXPIRE_BATCH_MAX = 10_000
+
+Renewed = Callable[[int | None, errors.StoreError | None], None]
+
+
+class Requests(Protocol):
+    """Asking another member (kvstore/replication/peers.py)."""
+
+    def request(
+        self,
+        to_id: int,
+        kind: int,
+        payload: bytes,
+        timeout_s: float,
+        done: Callable[[bytes | None, Exception | None], None],
+    ) -> None: ...
+
+
+class LeaseKeeper:
+    def __init__(
+        self,
+        driver: Driver,
+        machine: StateMachine,
+        requests: Requests,
+        *,
+        now: Callable[[], float],
+        call_later: Callable[[float, Callable[[], None]], object],
+        timeout_s: float,
+    ) -> None:
+        self._driver = driver
+        self._machine = machine
+        self._requests = requests
+        self._now = now
+        self._call_later = call_later
+        self._timeout_s = timeout_s
+        driver.on_role.append(self._role_changed)
+        self._leading = False
+
+    def _role_changed(self, role: Role, leader_id: int) -> None:
+        """A new leader gives every lease its whole TTL: it cannot know what the old one had promised."""
+        leading = role == Role.LEADER
+        if leading and not self._leading:
+            self._machine.lessor.promote(self._now())
+        elif self._leading and not leading:
+            self._machine.lessor.demote()
+        self._leading = leading
+
+    def tick(self) -> None:
+        """Proposes the expiry of every lease that is due, in one entry. State drops it if the term is over."""
+        if not self._leading:
+            return
+        due = self._machine.lessor.tick(self._now())
+        for start in range(0, len(due), EXPIRE_BATCH_MAX):
+            expire = LeaseExpire(
+                leader=self._driver.member_id,
+                term=self._driver.term,
+                IDs=due[start : start + EXPIRE_BATCH_MAX],
+            )
+            self._driver.propose(Kind.LEASE_EXPIRE, expire.SerializeToString(), _ignore)
+
+    def renew(self, lease_id: int, done: Renewed) -> None:
+        """done(milliseconds of the whole TTL, None); done(None, None) where the lease is gone."""
+        self._ask(RENEW, lease_id, done)
+
+    def remaining(self, lease_id: int, done: Renewed) -> None:
+        """done(milliseconds left, None); done(None, None) where there is no such lease."""
+        self._ask(REMAINING, lease_id, done)
+
+    def serve(self, kind: int, payload: bytes, reply: Callable[[bytes], None]) -> None:
+        """Another member's question to the leader."""
+        if len(payload) != _ID.size:
+            reply(_ANSWER.pack(-1, 0))
+            return
+
+        def done(milliseconds: int | None, problem: errors.StoreError | None) -> None:
+            if problem is not None:
+                reply(_ANSWER.pack(-1, 0))
+            else:
+                reply(_ANSWER.pack(0 if milliseconds is None else 1, milliseconds or 0))
+
+        if self._driver.is_leader:
+            self._answer(kind, _ID.unpack(payload)[0], self._now() + self._timeout_s, done)
+        else:
+            reply(_ANSWER.pack(-1, 0))
+
+    def _ask(self, kind: int, lease_id: int, done: Renewed, deadline: float | None = None) -> None:
+        """Here where this member leads, else over there; again until the deadline while leaders change."""
+        now = self._now()
+        if deadline is None:
+            deadline = now + self._timeout_s
+        elif now >= deadline:
+            known = self._driver.leader_id
+            done(None, errors.RequestTimeout() if known else errors.NoLeader())
+            return
+        settled = deadline
+
+        def again() -> None:
+            self._ask(kind, lease_id, done, settled)
+
+        leader = self._driver.leader_id
+        if self._driver.is_leader:
+            self._answer(kind, lease_id, deadline, done)
+        elif not leader:
+            self._call_later(EXPIRED_RETRY_S, again)
+        else:
+
+            def answered(answer: bytes | None, problem: Exception | None) -> None:
+                if problem is not None or answer is None or len(answer) != _ANSWER.size:
+                    self._call_later(EXPIRED_RETRY_S, again)
+                    return
+                code, milliseconds = _ANSWER.unpack(answer)
+                if code < 0:
+                    self._call_later(EXPIRED_RETRY_S, again)
+                else:
+                    # The lease may be gone here a moment later than there: wait until state agrees.
+                    done(milliseconds if code else None, None)
+
+            self._requests.request(leader, kind, _ID.pack(lease_id), self._timeout_s / 2, answered)
+
+    def _answer(self, kind: int, lease_id: int, deadline: float, done: Renewed) -> None:
+        """On the leader: after a read index, from the lessor. An expired lease is never revived: a renewal
+        waits until its revocation is applied."""
+
+        def confirmed(problem: errors.StoreError | None) -> None:
+            if problem is not None:
+                done(None, problem)
+                return
+            if not self._leading:
+                self._call_later(EXPIRED_RETRY_S, lambda: self._ask(kind, lease_id, done, deadline))
+                return
+            lessor, now = self._machine.lessor, self._now()
+            if kind == REMAINING:
+                done(lessor.remaining_ms(lease_id, now), None)
+            elif lessor.is_expired(lease_id, now):
+                self._call_later(EXPIRED_RETRY_S, lambda: self._ask(kind, lease_id, done, deadline))
+            else:
+                done(lessor.keepalive(lease_id, now), None)
+
+        self._driver.read(confirmed)
+
+
+def _ignore(outcome: Outcome) -> None:
+    """An expiry that failed is proposed again by a later tick."""
