@@ -7,7 +7,7 @@ some 25 MB less resident, and the event loop does not stand still while it loads
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from kvstore.pb.etcdserverpb_pb2 import AlarmType
 from kvstore.version import CLUSTER_VERSION, ETCD_VERSION
@@ -101,8 +101,8 @@ class _Waiting(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._task = asyncio.get_running_loop().create_task(self._hand_over(transport))
+        stream = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
+        self._task = asyncio.get_running_loop().create_task(self._hand_over(stream))
 
     def data_received(self, data: bytes) -> None:
         self._early += data

@@ -1,0 +1,582 @@
+"""One HTTP/2 connection, server side, as a state machine: bytes in, handler calls and bytes out. No I/O, no clock.
+
+receive(data, now) parses whole frames and calls services directly; what they reply, then or later, collects in
+`output` until the protocol takes it, so a turn of the loop is one write. Windows are kept exactly, both ways, on
+the fast path too. A peer that breaks the protocol or a bound raises ConnectionFault out of receive().
+
+Invariants:
+  1. Stream numbers are odd and grow; one that is not in `_streams` and not above `_last_stream` is closed.
+  2. Every header block is decoded, of refused and closed streams too, or HPACK would fall out of step.
+  3. Bytes on `output` were allowed by the connection's and the stream's window when they were put there.
+  4. A stream in `_blocked` has something to send and is waiting for a window or for the socket.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from struct import Struct
+
+from kvstore.rpc import Methods, Status, StreamMethod, UnaryMethod
+from kvstore.wire import frames as h2
+from kvstore.wire.frames import FRAME, FRAME_BYTES, ConnectionFault, frame
+from kvstore.wire.headers import OK_TRAILERS, REPLY_HEADERS, Head, HeadReader, literal, refusal, trailers
+from kvstore.wire.limits import Limits
+from kvstore.wire.messages import PREFIX, PREFIX_BYTES, MessageFault, MessageReader
+from kvstore.wire.pace import Bucket
+from kvstore.wire.streams import Stream
+
+# A whole small reply in two packs around the message: HEADERS, then DATA's header and the gRPC prefix …
+_REPLY_HEAD = Struct(f">HBBBI{len(REPLY_HEADERS)}sHBBBIBI")
+# … and the trailers.
+_REPLY_TAIL = Struct(f">HBBBI{len(OK_TRAILERS)}s")
+_HEADERS_SIZE, _TRAILERS_SIZE = len(REPLY_HEADERS), len(OK_TRAILERS)
+_PING_STRIKES_MAX = 2
+_WINDOW_UPDATE_AT = 1 << 20
+
+
+class Connection:
+    def __init__(
+        self, methods: Methods, limits: Limits, *, now: float, on_output: Callable[[], None]
+    ) -> None:
+        """on_output is called when `output` gets its first bytes outside receive()."""
+        self._limits = limits
+        self._heads = HeadReader(methods, limits)
+        self._on_output = on_output
+        self._partial = b""
+        self._preface_seen = False
+        self._streams: dict[int, Stream] = {}
+        self._last_stream = 0
+        self._closing = False
+        self._receiving = False
+        self.next_deadline: float | None = None
+        # Sending
+        self.output: list[bytes] = []
+        self._window = h2.DEFAULT_WINDOW
+        self._stream_window = h2.DEFAULT_WINDOW
+        self._frame_bytes = h2.MAX_FRAME_BYTES
+        self._blocked: dict[int, Stream] = {}
+        self._queued_bytes = 0
+        self._socket_full = False
+        # Receiving
+        self._received = 0
+        self._partial_bytes = 0
+        self._block: bytearray | None = None  # a header block waiting for its CONTINUATION frames
+        self._block_stream = self._block_flags = 0
+        # Pace
+        self._resets = Bucket(per_s=limits.resets_per_s, burst=limits.resets_burst, now=now)
+        self._controls = Bucket(per_s=limits.control_frames_per_s, burst=limits.control_frames_burst, now=now)
+        self._pinged_at = float("-inf")
+        self._ping_strikes = 0
+        self._now = now
+        self._greet()
+
+    def _greet(self) -> None:
+        limits = self._limits
+        settings = (
+            (h2.MAX_CONCURRENT_STREAMS, limits.max_concurrent_streams),
+            (h2.INITIAL_WINDOW_SIZE, limits.stream_window_bytes),
+            (h2.MAX_HEADER_LIST_SIZE, limits.header_list_bytes),
+        )
+        self.output.append(frame(h2.SETTINGS, 0, 0, b"".join(h2.SETTING.pack(*pair) for pair in settings)))
+        more = limits.connection_window_bytes - h2.DEFAULT_WINDOW
+        self.output.append(frame(h2.WINDOW_UPDATE, 0, 0, h2.U32.pack(more)))
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._streams
+
+    @property
+    def has_spoken(self) -> bool:
+        """The client's preface has arrived."""
+        return self._preface_seen
+
+    # Receiving
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Takes what the socket gave. Raises ConnectionFault; nothing may be received after that."""
+        self._now = now
+        self._receiving = True
+        try:
+            self._receive(self._partial + data if self._partial else data)
+        finally:
+            self._receiving = False
+
+    def _receive(self, data: bytes) -> None:
+        at, end = 0, len(data)
+        if not self._preface_seen:
+            if end < len(h2.PREFACE):
+                if not h2.PREFACE.startswith(data):
+                    raise ConnectionFault(h2.PROTOCOL_ERROR, "this is not HTTP/2")
+                self._partial = data
+                return
+            if not data.startswith(h2.PREFACE):
+                raise ConnectionFault(h2.PROTOCOL_ERROR, "this is not HTTP/2")
+            self._preface_seen, at = True, len(h2.PREFACE)
+        while end - at >= FRAME_BYTES:
+            high, low, kind, flags, number = FRAME.unpack_from(data, at)
+            size = high << 8 | low
+            if size > h2.MAX_FRAME_BYTES:
+                raise ConnectionFault(h2.FRAME_SIZE_ERROR, f"a frame of {size} bytes")
+            start = at + FRAME_BYTES
+            stop = start + size
+            if stop > end:
+                break
+            at = stop
+            number &= 0x7FFF_FFFF
+            if self._block is not None and kind != h2.CONTINUATION:
+                raise ConnectionFault(h2.PROTOCOL_ERROR, "a header block was interrupted")
+            if kind == h2.DATA:
+                self._data(number, flags, data[start:stop])
+            elif kind == h2.HEADERS:
+                self._headers(number, flags, data[start:stop])
+            else:
+                self._control(kind, flags, number, data[start:stop])
+        self._partial = data[at:]
+        if self._received >= _WINDOW_UPDATE_AT:
+            self.output.append(frame(h2.WINDOW_UPDATE, 0, 0, h2.U32.pack(self._received)))
+            self._received = 0
+
+    def _headers(self, number: int, flags: int, payload: bytes) -> None:
+        if flags & (h2.PADDED | h2.PRIORITY_FLAG):
+            payload = h2.unpadded(payload, flags)
+            if flags & h2.PRIORITY_FLAG:
+                if len(payload) < 5:
+                    raise ConnectionFault(h2.FRAME_SIZE_ERROR, "HEADERS too short for its priority")
+                payload = payload[5:]
+        if flags & h2.END_HEADERS:
+            self._open(number, flags, payload)
+            return
+        if len(payload) > self._limits.header_block_bytes:
+            raise ConnectionFault(h2.ENHANCE_YOUR_CALM, "header block too large")
+        self._block, self._block_stream, self._block_flags = bytearray(payload), number, flags
+
+    def _continuation(self, number: int, flags: int, payload: bytes) -> None:
+        if self._block is None or number != self._block_stream:
+            raise ConnectionFault(h2.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
+        if not payload:
+            self._count_control()
+        self._block += payload
+        if len(self._block) > self._limits.header_block_bytes:
+            raise ConnectionFault(h2.ENHANCE_YOUR_CALM, "header block too large")
+        if flags & h2.END_HEADERS:
+            block, self._block = bytes(self._block), None
+            self._open(number, self._block_flags, block)
+
+    def _open(self, number: int, flags: int, block: bytes) -> None:
+        head = self._heads.read(block)
+        if number <= self._last_stream:
+            self._trailers_received(number, flags)
+            return
+        if not number & 1:
+            raise ConnectionFault(h2.PROTOCOL_ERROR, f"clients open odd streams, not {number}")
+        self._last_stream = number
+        if self._closing or len(self._streams) >= self._limits.max_concurrent_streams:
+            self._count_control()
+            self.output.append(frame(h2.RST_STREAM, 0, number, h2.U32.pack(h2.REFUSED_STREAM)))
+            return
+        stream = Stream(self, number, head, self._stream_window)
+        method = head.method
+        if method is None:
+            self._refuse(stream, flags)
+            return
+        self._streams[number] = stream
+        if head.timeout_s is not None:
+            stream.deadline = deadline = self._now + head.timeout_s
+            if self.next_deadline is None or deadline < self.next_deadline:
+                self.next_deadline = deadline
+        if isinstance(method, StreamMethod):
+            stream.reader = MessageReader(self._limits.max_message_bytes, head.encoding)
+            stream.handler = method.opener(stream)
+        if flags & h2.END_STREAM:
+            self._end_of_requests(stream)
+
+    def _refuse(self, stream: Stream, flags: int) -> None:
+        assert stream.head.refusal is not None, "a head without a method has its refusal"
+        done = h2.END_HEADERS | h2.END_STREAM
+        self._emit(frame(h2.HEADERS, done, stream.number, stream.head.refusal))
+        if not flags & h2.END_STREAM:
+            self._emit(frame(h2.RST_STREAM, 0, stream.number, h2.U32.pack(h2.NO_ERROR)))
+
+    def _trailers_received(self, number: int, flags: int) -> None:
+        """A second header block on a stream can only be its end."""
+        stream = self._streams.get(number)
+        if stream is None:
+            return  # closed: the block was decoded, which is all it is owed
+        if not flags & h2.END_STREAM or stream.remote_closed:
+            raise ConnectionFault(h2.PROTOCOL_ERROR, "HEADERS in the middle of a stream")
+        self._end_of_requests(stream)
+
+    def _data(self, number: int, flags: int, payload: bytes) -> None:
+        size = len(payload)
+        self._received += size
+        if size > self._limits.connection_window_bytes:
+            raise ConnectionFault(h2.FLOW_CONTROL_ERROR, "beyond the connection's window")
+        if flags & h2.PADDED:
+            payload = h2.unpadded(payload, flags)
+        stream = self._streams.get(number)
+        if stream is None:
+            if number > self._last_stream or not number:
+                raise ConnectionFault(h2.PROTOCOL_ERROR, f"DATA on idle stream {number}")
+            return
+        if stream.remote_closed:
+            raise ConnectionFault(h2.STREAM_CLOSED, f"DATA after the end of stream {number}")
+        if not size and not flags & h2.END_STREAM:
+            self._count_control()
+            return
+        stream.open_bytes += size
+        if stream.open_bytes > self._limits.stream_window_bytes:
+            raise ConnectionFault(h2.FLOW_CONTROL_ERROR, f"beyond the window of stream {number}")
+        if stream.handler is None:
+            self._unary_data(stream, flags, payload)
+        else:
+            self._stream_data(stream, flags, payload)
+
+    def _unary_data(self, stream: Stream, flags: int, payload: bytes) -> None:
+        if stream.reader is None:
+            if flags & h2.END_STREAM and len(payload) >= PREFIX_BYTES:
+                compressed, size = PREFIX.unpack_from(payload)
+                if not compressed and size == len(payload) - PREFIX_BYTES:
+                    stream.remote_closed = True  # the whole request in one frame, as nearly always
+                    method = stream.head.method
+                    assert isinstance(method, UnaryMethod), "stream methods have a handler"
+                    method.handler(stream, payload[PREFIX_BYTES:])
+                    return
+            stream.reader = MessageReader(self._limits.max_message_bytes, stream.head.encoding)
+        for message in self._feed(stream, payload):
+            if stream.message is not None:
+                self.finish(stream, Status.INTERNAL, "too many messages for a unary call")
+                return
+            stream.message = message
+        if flags & h2.END_STREAM and not stream.cancelled:
+            self._end_of_requests(stream)
+
+    def _stream_data(self, stream: Stream, flags: int, payload: bytes) -> None:
+        handler = stream.handler
+        assert handler is not None, "a streaming call has its handler from the start"
+        for message in self._feed(stream, payload):
+            if stream.cancelled:
+                return
+            handler.message(message)
+        if stream.cancelled or stream.number not in self._streams:
+            return
+        if flags & h2.END_STREAM:
+            self._end_of_requests(stream)
+        elif stream.open_bytes > self._limits.stream_window_bytes // 2:
+            self._emit(frame(h2.WINDOW_UPDATE, 0, stream.number, h2.U32.pack(stream.open_bytes)))
+            stream.open_bytes = 0
+
+    def _feed(self, stream: Stream, payload: bytes) -> list[bytes]:
+        reader = stream.reader
+        assert reader is not None, "the caller made one"
+        before = reader.partial_bytes
+        try:
+            found = reader.feed(payload)
+        except MessageFault as problem:
+            self._partial_bytes -= before
+            stream.reader = None
+            if stream.handler is not None:
+                stream.handler.cancelled()
+            self.finish(stream, problem.status, problem.reason)
+            stream.cancelled = True
+            return []
+        self._partial_bytes += reader.partial_bytes - before
+        if self._partial_bytes > self._limits.partial_bytes:
+            raise ConnectionFault(h2.ENHANCE_YOUR_CALM, "too many unfinished messages")
+        return found
+
+    def _end_of_requests(self, stream: Stream) -> None:
+        stream.remote_closed = True
+        if stream.reader is not None and stream.reader.partial_bytes:
+            self.finish(stream, Status.INTERNAL, "the request ended within a message")
+        elif stream.handler is not None:
+            stream.handler.half_closed()
+        elif stream.message is None:
+            self.finish(stream, Status.INTERNAL, "no message in a unary call")
+        else:
+            method = stream.head.method
+            assert isinstance(method, UnaryMethod), "stream methods have a handler"
+            message, stream.message = stream.message, None
+            method.handler(stream, message)
+
+    # Control frames
+
+    def _control(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+        if kind == h2.WINDOW_UPDATE:
+            self._window_update(number, payload)
+        elif kind == h2.CONTINUATION:
+            self._continuation(number, flags, payload)
+        elif kind == h2.RST_STREAM:
+            self._reset(number, payload)
+        elif kind == h2.PING:
+            self._ping(flags, payload)
+        elif kind == h2.SETTINGS:
+            self._settings(flags, number, payload)
+        elif kind == h2.PUSH_PROMISE:
+            raise ConnectionFault(h2.PROTOCOL_ERROR, "clients do not push")
+        elif kind == h2.GOAWAY:
+            self._closing = True
+        else:
+            self._count_control()  # PRIORITY, and kinds this version does not know
+
+    def _count_control(self) -> None:
+        if not self._controls.take(self._now):
+            raise ConnectionFault(h2.ENHANCE_YOUR_CALM, "too many control frames")
+
+    def _window_update(self, number: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ConnectionFault(h2.FRAME_SIZE_ERROR, "WINDOW_UPDATE is four bytes")
+        more = h2.U32.unpack(payload)[0] & h2.WINDOW_MAX
+        if not number:
+            self._window += more
+            if not more or self._window > h2.WINDOW_MAX:
+                raise ConnectionFault(h2.FLOW_CONTROL_ERROR, "window update out of range")
+        else:
+            stream = self._streams.get(number)
+            if stream is None:
+                return
+            stream.window += more
+            if not more or stream.window > h2.WINDOW_MAX:
+                raise ConnectionFault(h2.FLOW_CONTROL_ERROR, "window update out of range")
+        if self._blocked:
+            self._unblock()
+
+    def _reset(self, number: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ConnectionFault(h2.FRAME_SIZE_ERROR, "RST_STREAM is four bytes")
+        if number > self._last_stream or not number:
+            raise ConnectionFault(h2.PROTOCOL_ERROR, f"RST_STREAM on idle stream {number}")
+        if not self._resets.take(self._now):
+            raise ConnectionFault(h2.ENHANCE_YOUR_CALM, "too many streams reset")
+        stream = self._streams.get(number)
+        if stream is not None:
+            self._cancel(stream)
+
+    def _ping(self, flags: int, payload: bytes) -> None:
+        if len(payload) != 8:
+            raise ConnectionFault(h2.FRAME_SIZE_ERROR, "PING is eight bytes")
+        if flags & h2.ACK:
+            return
+        self._count_control()
+        if self._now - self._pinged_at < self._limits.keepalive_min_time_s:
+            self._ping_strikes += 1
+            if self._ping_strikes > _PING_STRIKES_MAX:
+                raise ConnectionFault(h2.ENHANCE_YOUR_CALM, "too_many_pings")
+        self._pinged_at = self._now
+        self.output.append(frame(h2.PING, h2.ACK, 0, payload))
+
+    def _settings(self, flags: int, number: int, payload: bytes) -> None:
+        if number or len(payload) % 6 or (flags & h2.ACK and payload):
+            raise ConnectionFault(h2.FRAME_SIZE_ERROR, "malformed SETTINGS")
+        if flags & h2.ACK:
+            return
+        self._count_control()
+        for setting, value in h2.SETTING.iter_unpack(payload):
+            if setting == h2.INITIAL_WINDOW_SIZE:
+                if value > h2.WINDOW_MAX:
+                    raise ConnectionFault(h2.FLOW_CONTROL_ERROR, "initial window out of range")
+                change, self._stream_window = value - self._stream_window, value
+                for stream in self._streams.values():
+                    stream.window += change
+            elif setting == h2.MAX_FRAME_SIZE:
+                if not h2.MAX_FRAME_BYTES <= value <= 0xFF_FFFF:
+                    raise ConnectionFault(h2.PROTOCOL_ERROR, "frame size out of range")
+                self._frame_bytes = min(value, 1 << 20)
+        self.output.append(frame(h2.SETTINGS, h2.ACK, 0))
+        if self._blocked:
+            self._unblock()
+
+    # Sending
+
+    def _emit(self, data: bytes) -> None:
+        if not self.output and not self._receiving:
+            self._on_output()
+        self.output.append(data)
+
+    def reply(self, stream: Stream, message: bytes) -> None:
+        """Ends a unary call with OK: three frames in one go where the windows allow it."""
+        size = len(message) + PREFIX_BYTES
+        number = stream.number
+        if (
+            size > self._window
+            or size > stream.window
+            or size > self._frame_bytes
+            or self._socket_full
+            or self._blocked
+        ):
+            self.send_message(stream, PREFIX.pack(0, len(message)) + message)
+            self.finish(stream, 0, "")
+            return
+        if not self.output and not self._receiving:
+            self._on_output()
+        self._window -= size
+        self._ping_strikes = 0
+        # fmt: off
+        self.output += (
+            _REPLY_HEAD.pack(
+                0, _HEADERS_SIZE, h2.HEADERS, h2.END_HEADERS, number, REPLY_HEADERS,
+                size >> 8, size & 0xFF, h2.DATA, 0, number, 0, len(message),
+            ),
+            message,
+            _REPLY_TAIL.pack(0, _TRAILERS_SIZE, h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, number, OK_TRAILERS),
+        )
+        # fmt: on
+        self._forget(stream)
+
+    def send_message(self, stream: Stream, framed: bytes) -> None:
+        """Sends or queues one message with its prefix."""
+        if not stream.headers_sent:
+            stream.headers_sent = True
+            self._emit(frame(h2.HEADERS, h2.END_HEADERS, stream.number, REPLY_HEADERS))
+        self._ping_strikes = 0
+        size = len(framed)
+        room = min(self._window, stream.window, self._frame_bytes)
+        if size <= room and not self._socket_full and not stream.pending:
+            self._window -= size
+            stream.window -= size
+            self._emit(FRAME.pack(size >> 8, size & 0xFF, h2.DATA, 0, stream.number) + framed)
+            return
+        if stream.pending is None:
+            stream.pending = deque()
+        stream.pending.append(framed)
+        stream.pending_bytes += size
+        self._queued_bytes += size
+        self._blocked[stream.number] = stream
+        self._send_pending(stream)
+        if self._queued_bytes > self._limits.queued_bytes:
+            self.output.clear()
+            self._abandon()
+
+    def finish(self, stream: Stream, status: int, message: str) -> None:
+        """Ends a call with trailers, after what is still queued."""
+        block = OK_TRAILERS if not status and not message else trailers(status, message)
+        if not stream.headers_sent:
+            block = REPLY_HEADERS + block
+            stream.headers_sent = True
+        stream.trailers = block
+        if not stream.pending:
+            self._send_trailers(stream)
+
+    def _send_trailers(self, stream: Stream) -> None:
+        assert stream.trailers is not None, "finish() has set them"
+        done = h2.END_HEADERS | h2.END_STREAM
+        self._emit(frame(h2.HEADERS, done, stream.number, stream.trailers))
+        if not stream.remote_closed:
+            self._emit(frame(h2.RST_STREAM, 0, stream.number, h2.U32.pack(h2.NO_ERROR)))
+        self._forget(stream)
+
+    def _send_pending(self, stream: Stream) -> bool:
+        """As much of a stream's queue as the windows take, a frame at a time. True where all of it went."""
+        pending = stream.pending
+        while pending and not self._socket_full:
+            first = pending[0]
+            room = min(self._window, stream.window, self._frame_bytes)
+            if room <= 0:
+                return False
+            piece = first[:room]
+            size = len(piece)
+            if size == len(first):
+                pending.popleft()
+            else:
+                pending[0] = first[room:]
+            self._window -= size
+            stream.window -= size
+            stream.pending_bytes -= size
+            self._queued_bytes -= size
+            self._emit(FRAME.pack(size >> 8, size & 0xFF, h2.DATA, 0, stream.number) + piece)
+        if pending:
+            return False
+        self._blocked.pop(stream.number, None)
+        return True
+
+    def _unblock(self) -> None:
+        """Goes round the waiting streams; one that is done comes off, and its handler may go on."""
+        for stream in list(self._blocked.values()):
+            if self._window <= 0 or self._socket_full:
+                return
+            if stream.cancelled:
+                self._blocked.pop(stream.number, None)
+            elif self._send_pending(stream):
+                if stream.trailers is not None:
+                    self._send_trailers(stream)
+                elif stream.handler is not None:
+                    stream.handler.drained()
+
+    def socket_full(self) -> None:
+        self._socket_full = True
+
+    def socket_ready(self) -> None:
+        self._socket_full = False
+        self._unblock()
+
+    # Ending
+
+    def _forget(self, stream: Stream) -> None:
+        stream.cancelled = True
+        self._streams.pop(stream.number, None)
+        if stream.reader is not None:
+            self._partial_bytes -= stream.reader.partial_bytes
+            stream.reader = None
+
+    def _cancel(self, stream: Stream) -> None:
+        if stream.pending:
+            self._queued_bytes -= stream.pending_bytes
+            stream.pending.clear()
+            stream.pending_bytes = 0
+        self._blocked.pop(stream.number, None)
+        self._forget(stream)
+        if stream.handler is not None:
+            stream.handler.cancelled()
+
+    def check_deadlines(self, now: float) -> None:
+        """Ends the calls whose time is up and finds the next deadline."""
+        self._now = now
+        self.next_deadline = None
+        for stream in list(self._streams.values()):
+            deadline = stream.deadline
+            if deadline is None:
+                continue
+            if deadline <= now:
+                if stream.pending:
+                    self._queued_bytes -= stream.pending_bytes
+                    stream.pending.clear()
+                    stream.pending_bytes = 0
+                    self._blocked.pop(stream.number, None)
+                self.finish(stream, Status.DEADLINE_EXCEEDED, "context deadline exceeded")
+                if stream.handler is not None:
+                    stream.handler.cancelled()
+            elif self.next_deadline is None or deadline < self.next_deadline:
+                self.next_deadline = deadline
+
+    def begin_close(self) -> None:
+        """Takes no new streams; the ones there may finish."""
+        if not self._closing:
+            self._closing = True
+            self._emit(frame(h2.GOAWAY, 0, 0, h2.U32.pack(self._last_stream) + h2.U32.pack(h2.NO_ERROR)))
+
+    def fail(self, fault: ConnectionFault) -> None:
+        """The last thing said on a connection that broke the rules."""
+        body = h2.U32.pack(self._last_stream) + h2.U32.pack(fault.code) + fault.reason.encode()
+        self.output.append(frame(h2.GOAWAY, 0, 0, body))
+        self._abandon()
+
+    def lost(self) -> None:
+        """The socket is gone: every call is."""
+        self._abandon()
+
+    def _abandon(self) -> None:
+        self._closing = True
+        for stream in list(self._streams.values()):
+            self._cancel(stream)
+
+    @property
+    def is_overfull(self) -> bool:
+        """The peer has not taken what it asked for: the protocol closes the connection."""
+        return self._queued_bytes > self._limits.queued_bytes
+
+    def ping(self, payload: bytes) -> None:
+        """The server's own keepalive."""
+        self._emit(frame(h2.PING, 0, 0, payload))
+
+
+__all__ = ["Connection", "Head", "literal", "refusal"]

@@ -1,0 +1,163 @@
+"""Header blocks: requests decoded and remembered, replies encoded once.
+
+A client repeats the same block for every call of one kind. A block that was decoded without changing the HPACK
+dynamic table means the same as long as the table does not change, so its decoded head is kept by its bytes; any
+change of the table forgets them all. Replies never touch the encoder's table, so they are constants.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from hpack import Decoder
+from hpack.exceptions import HPACKError, OversizedHeaderListError
+
+from kvstore.rpc import Methods, Status, StreamMethod, UnaryMethod
+from kvstore.wire.frames import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, ConnectionFault
+from kvstore.wire.limits import Limits
+
+_TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
+_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+
+REPLY_HEADERS = b"\x88\x0f\x10\x10application/grpc"  # :status 200 and the content type, neither indexed
+OK_TRAILERS = b"\x00\x0bgrpc-status\x010"
+
+
+class Head:
+    """What one request's header block asks for. refusal: why it cannot be served, as ready reply headers."""
+
+    __slots__ = ("_metadata", "encoding", "fields", "method", "refusal", "timeout_s")
+
+    def __init__(self, fields: list[tuple[bytes, bytes]]) -> None:
+        self.fields = fields
+        self.method: UnaryMethod | StreamMethod | None = None
+        self.timeout_s: float | None = None
+        self.encoding = b"identity"
+        self.refusal: bytes | None = None
+        self._metadata: Mapping[str, str] | None = None
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """Built when first asked for; a repeated name keeps its values, joined by commas."""
+        if self._metadata is None:
+            metadata: dict[str, str] = {}
+            for name, value in self.fields:
+                if name.startswith(b":"):
+                    continue
+                text = name.decode("latin-1").lower()
+                given = value.decode("utf-8", "replace")
+                metadata[text] = f"{metadata[text]},{given}" if text in metadata else given
+            self._metadata = metadata
+        return self._metadata
+
+
+class HeadReader:
+    """One connection's HPACK decoder, and the heads it has seen."""
+
+    def __init__(self, methods: Methods, limits: Limits) -> None:
+        self._methods = methods
+        self._entries_max = limits.head_cache_entries
+        self._decoder = Decoder(max_header_list_size=limits.header_list_bytes)
+        self._seen: dict[bytes, Head] = {}
+
+    def read(self, block: bytes) -> Head:
+        head = self._seen.get(block)
+        return head if head is not None else self._decode(block)
+
+    def _decode(self, block: bytes) -> Head:
+        table = self._decoder.header_table
+        entries = table.dynamic_entries
+        before = (len(entries), entries[0] if entries else None, table.maxsize)
+        try:
+            fields = [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
+        except OversizedHeaderListError as problem:
+            raise ConnectionFault(ENHANCE_YOUR_CALM, f"header list too large: {problem}") from None
+        except (HPACKError, IndexError, ValueError) as problem:
+            raise ConnectionFault(COMPRESSION_ERROR, f"header block cannot be decoded: {problem}") from None
+        head = _understand(fields, self._methods)
+        after = (len(entries), entries[0] if entries else None, table.maxsize)
+        if before[0] != after[0] or before[1] is not after[1] or before[2] != after[2]:
+            self._seen.clear()
+        elif len(self._seen) < self._entries_max:
+            self._seen[block] = head
+        return head
+
+
+def _understand(fields: list[tuple[bytes, bytes]], methods: Methods) -> Head:
+    head = Head(fields)
+    path = verb = content_type = b""
+    for name, value in fields:
+        if name == b":path":
+            path = value
+        elif name == b":method":
+            verb = value
+        elif name == b"content-type":
+            content_type = value
+        elif name == b"grpc-timeout":
+            head.timeout_s = _timeout(value)
+        elif name == b"grpc-encoding":
+            head.encoding = value
+    if verb != b"POST":
+        head.refusal = literal(":status", "405")
+    elif not content_type.startswith(b"application/grpc"):
+        head.refusal = literal(":status", "415")
+    elif head.timeout_s is not None and head.timeout_s < 0:
+        head.refusal = refusal(Status.INTERNAL, "malformed grpc-timeout")
+    elif head.encoding not in (b"identity", b"gzip"):
+        text = f'grpc: Decompressor is not installed for grpc-encoding "{head.encoding.decode("latin-1")}"'
+        head.refusal = refusal(Status.UNIMPLEMENTED, text) + literal("grpc-accept-encoding", "identity,gzip")
+    else:
+        wanted = path.decode("latin-1")
+        head.method = methods.get(wanted)
+        if head.method is None:
+            head.refusal = refusal(Status.UNIMPLEMENTED, _unknown(wanted, methods))
+    return head
+
+
+def _timeout(value: bytes) -> float:
+    """Seconds, or -1 where the value is none."""
+    match = _TIMEOUT.fullmatch(value)
+    return int(match[1]) * _UNITS[match[2]] if match else -1.0
+
+
+def _unknown(path: str, methods: Methods) -> str:
+    service, slash, method = path.lstrip("/").rpartition("/")
+    if not slash or not path.startswith("/"):
+        return f'malformed method name: "{path}"'
+    if any(known.startswith(f"/{service}/") for known in methods):
+        return f"unknown method {method} for service {service}"
+    return f"unknown service {service}"
+
+
+def literal(name: str, value: str) -> bytes:
+    """One header field, not indexed and with its name in full, which every decoder takes at any time."""
+    encoded_name, encoded_value = name.encode("latin-1"), value.encode("latin-1")
+    return b"\x00" + _length(len(encoded_name)) + encoded_name + _length(len(encoded_value)) + encoded_value
+
+
+def _length(size: int) -> bytes:
+    """An HPACK integer with a 7-bit prefix (RFC 7541 5.1)."""
+    if size < 0x7F:
+        return bytes((size,))
+    out, size = bytearray((0x7F,)), size - 0x7F
+    while size >= 0x80:
+        out.append(size & 0x7F | 0x80)
+        size >>= 7
+    out.append(size)
+    return bytes(out)
+
+
+def trailers(status: int, message: str) -> bytes:
+    """grpc-status and, where there is one, grpc-message, percent-encoded as gRPC asks."""
+    block = literal("grpc-status", str(int(status)))
+    if message:
+        printable = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+        block += literal("grpc-message", quote(message[:4096], safe=printable))
+    return block
+
+
+def refusal(status: int, message: str) -> bytes:
+    """A whole reply without a message: headers and trailers in one block."""
+    return REPLY_HEADERS + trailers(status, message)

@@ -1,0 +1,87 @@
+"""One call on one stream: the server's half, as the service sees it (kvstore/rpc.py), and its send queue.
+
+    open ── END_STREAM from the client ──► half closed ── reply/finish ──► closed
+    open or half closed ── RST_STREAM, deadline, connection lost ──► closed, cancelled
+
+A finished or reset stream is forgotten by its connection; its object stays usable and does nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from kvstore.rpc import StreamHandler
+from kvstore.wire.headers import Head
+from kvstore.wire.messages import PREFIX, MessageReader
+
+if TYPE_CHECKING:
+    from kvstore.wire.connection import Connection
+
+
+class Stream:
+    """Both UnaryCall and StreamCall. Slots, because one is made for every call."""
+
+    __slots__ = (
+        "cancelled",
+        "connection",
+        "deadline",
+        "handler",
+        "head",
+        "headers_sent",
+        "message",
+        "number",
+        "open_bytes",
+        "pending",
+        "pending_bytes",
+        "reader",
+        "remote_closed",
+        "trailers",
+        "window",
+    )
+
+    def __init__(self, connection: Connection, number: int, head: Head, window: int) -> None:
+        self.connection = connection
+        self.number = number
+        self.head = head
+        self.window = window  # what the client lets us send on this stream
+        self.open_bytes = 0  # received since the last window update
+        self.deadline: float | None = None
+        self.cancelled = False
+        self.remote_closed = False
+        self.headers_sent = False
+        self.reader: MessageReader | None = None
+        self.message: bytes | None = None  # a unary request that is complete, before END_STREAM
+        self.handler: StreamHandler | None = None
+        self.pending: deque[bytes] | None = None  # framed messages that no window has taken yet
+        self.pending_bytes = 0
+        self.trailers: bytes | None = None  # to be sent after what is pending
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        return self.head.metadata
+
+    @property
+    def buffered_bytes(self) -> int:
+        return self.pending_bytes
+
+    # UnaryCall
+
+    def reply(self, message: bytes) -> None:
+        if not self.cancelled:
+            self.connection.reply(self, message)
+
+    def fail(self, status: int, message: str) -> None:
+        if not self.cancelled:
+            self.connection.finish(self, status, message)
+
+    # StreamCall
+
+    def send(self, message: bytes) -> None:
+        if not self.cancelled and self.trailers is None:
+            self.connection.send_message(self, PREFIX.pack(0, len(message)) + message)
+
+    def finish(self, status: int = 0, message: str = "") -> None:
+        if not self.cancelled and self.trailers is None:
+            self.connection.finish(self, status, message)
