@@ -53,6 +53,7 @@ class Config:
     auto_compaction_retention: str
     log_level: str
     log_format: str
+    initial_cluster_given: bool = False  # named by a flag or the environment, not made up from the defaults
     ignored: tuple[str, ...] = field(default=())
 
     @property
@@ -181,10 +182,10 @@ _IGNORED_VALUES = frozenset(
 )
 # Flags whose meaning a user relies on for safety: taking them silently would be a false promise.
 _REFUSED = frozenset(
-    "cert-file key-file trusted-ca-file client-crl-file client-cert-allowed-hostname auto-tls peer-cert-file"
-    " peer-key-file peer-trusted-ca-file peer-cert-allowed-cn peer-cert-allowed-hostname peer-auto-tls"
-    " peer-crl-file client-cert-auth peer-client-cert-auth force-new-cluster unsafe-no-fsync discovery discovery-srv discovery-srv-name"
-    " discovery-fallback discovery-proxy config-file".split()
+    "cert-file key-file trusted-ca-file client-crl-file client-cert-allowed-hostname auto-tls peer-"
+    " cert-file peer-key-file peer-trusted-ca-file peer-cert-allowed-cn peer-cert-allowed-hostname"
+    " peer-auto-tls peer-crl-file client-cert-auth peer-client-cert-auth force-new-cluster unsafe-no-"
+    " fsync discovery discovery-srv discovery-srv-name discovery-fallback discovery-proxy config-file".split()
 )
 _REFUSED_SWITCHES = frozenset(
     "auto-tls peer-auto-tls client-cert-auth peer-client-cert-auth force-new-cluster unsafe-no-fsync".split()
@@ -296,6 +297,7 @@ def _settle(values: dict[str, Any], given: Mapping[str, str], ignored: tuple[str
         auto_compaction_retention=values["auto-compaction-retention"],
         log_level=values["log-level"],
         log_format=values["log-format"],
+        initial_cluster_given="initial-cluster" in given,
         ignored=ignored,
     )
 

@@ -1,9 +1,9 @@
 """The member's directory: private, locked by one process, and laid out the same everywhere.
 
-    DATA_DIR/lock            held by the member and by its storage process, as long as either lives
-    DATA_DIR/member/wal/     the write-ahead log
-    DATA_DIR/member/db/      LMDB
-    DATA_DIR/member/snap/    a snapshot on its way in or out; emptied at start
+DATA_DIR/lock            held by the member and by its storage process, as long as either lives
+DATA_DIR/member/wal/     the write-ahead log
+DATA_DIR/member/db/      LMDB
+DATA_DIR/member/snap/    a snapshot on its way in or out; emptied at start
 """
 
 from __future__ import annotations

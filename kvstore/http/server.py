@@ -7,7 +7,8 @@ some 25 MB less resident, and the event loop does not stand still while it loads
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, cast
+import importlib
+from typing import TYPE_CHECKING, cast
 
 from kvstore.pb.etcdserverpb_pb2 import AlarmType
 from kvstore.version import CLUSTER_VERSION, ETCD_VERSION
@@ -38,13 +39,14 @@ class HttpServer:
         return await self._loading
 
     async def _load(self) -> web.AppRunner:
-        web = await asyncio.get_running_loop().run_in_executor(None, _import_web)
+        await asyncio.get_running_loop().run_in_executor(None, importlib.import_module, "aiohttp.web")
+        from aiohttp import web
+
         app = web.Application()
         app.router.add_get("/version", self._version)
         app.router.add_get("/health", self._health)
-        self._runner = web.AppRunner(app, access_log=None)
-        await self._runner.setup()
-        runner: web.AppRunner = self._runner
+        self._runner = runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
         return runner
 
     async def close(self) -> None:
@@ -67,11 +69,13 @@ class HttpServer:
         reason = self._ailment(request.query.getall("exclude", []))
         if not reason and request.query.get("serializable") != "true":
             done: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
-            self._context.driver.read(lambda problem: done.done() or done.set_result(problem))
-            try:
-                problem = await asyncio.wait_for(done, self._context.config.request_timeout_s)
-            except TimeoutError:
-                problem = TimeoutError()
+
+            def answered(problem: Exception | None) -> None:
+                if not done.done():
+                    done.set_result(problem)
+
+            self._context.driver.read(answered)
+            problem = await done
             if problem is not None:
                 reason = f"RANGE ERROR:{type(problem).__name__}"
         body = {"health": "false" if reason else "true", "reason": reason}
@@ -83,12 +87,6 @@ class HttpServer:
             if name not in excluded:
                 return f"ALARM {name}"
         return "" if self._context.driver.leader_id else "RAFT NO LEADER"
-
-
-def _import_web() -> Any:
-    from aiohttp import web
-
-    return web
 
 
 class _Waiting(asyncio.Protocol):

@@ -22,7 +22,17 @@ from kvstore import errors
 from kvstore.commands import MalformedBatch, decode_header
 from kvstore.replication.outbox import Done, Outbox, Outcome, Pending
 from kvstore.replication.reads import ReadDone, ReadRounds
-from raft import Entry, EntryKind, HardState, InstallSnapshot, Message, ProposalDropped, RawNode, Role, SnapshotMeta
+from raft import (
+    Entry,
+    EntryKind,
+    HardState,
+    InstallSnapshot,
+    Message,
+    ProposalDropped,
+    RawNode,
+    Role,
+    SnapshotMeta,
+)
 
 FORWARD = 1  # one-way between members: a batch for the leader to propose
 APPLY_BYTES_PER_TURN = 2 << 20  # so that a long catch-up cannot hold up heartbeats
@@ -49,7 +59,8 @@ class Log(Protocol):
 class Transport(Protocol):
     def send(self, messages: list[Message]) -> None: ...
 
-    def notify(self, to_id: int, kind: int, payload: bytes) -> None: ...
+    def notify(self, to_id: int, kind: int, payload: bytes) -> bool:
+        """False where it certainly did not go out."""
 
 
 class Machine(Protocol):
@@ -94,9 +105,11 @@ class Driver:
         send_snapshot: Callable[[InstallSnapshot], None],
         install_snapshot: Callable[[SnapshotMeta], None],
         first_read_context: int,
+        report: Callable[[Exception], None],
     ) -> None:
         """install_snapshot replaces the machine's state and returns when that is durable; send_snapshot
-        starts sending one in the background and later calls report_snapshot."""
+        starts sending one in the background and later calls report_snapshot. report(problem) hears of a
+        waiter that failed; an error in the driver itself is its caller's, and must stop the member."""
         self.node = node
         self.machine = machine
         self.member_id = member_id
@@ -108,6 +121,7 @@ class Driver:
         self._call_soon = call_soon
         self._send_snapshot = send_snapshot
         self._install_snapshot = install_snapshot
+        self._report = report
         self.outbox = Outbox(origin=member_id, incarnation=incarnation, timeout_s=options.request_timeout_s)
         self._reads = ReadRounds(
             options.request_timeout_s, max(options.election_timeout_s / 2, 0.05), first_read_context
@@ -234,6 +248,14 @@ class Driver:
         self.node.report_unreachable(node_id)
         self._schedule()
 
+    def wake(self) -> None:
+        """State has something to do in a turn: a compaction to go on with, watchers to catch up."""
+        self._schedule()
+
+    def transfer_leadership(self, to: int) -> None:
+        self.node.transfer_leadership(to)
+        self._schedule()
+
     def stop(self) -> None:
         """Answers every waiter and takes no more. A batch that was sent may still take effect."""
         if self._stopped:
@@ -283,8 +305,8 @@ class Driver:
             if self._propose([pending.data]):
                 pending.sent, pending.sent_at = True, now
         elif leader:
-            self._transport.notify(leader, FORWARD, pending.data)
-            pending.sent, pending.sent_at = True, now
+            if self._transport.notify(leader, FORWARD, pending.data):
+                pending.sent, pending.sent_at = True, now
 
     def _propose(self, batches: list[bytes]) -> bool:
         try:
@@ -308,20 +330,23 @@ class Driver:
         if ready.snapshot is not None:
             self._install(ready.snapshot)
         dependent = ready.messages_after_persist
-        needs_disk = ready.hard_state is not None or ready.entries or ready.snapshot is not None
-        if needs_disk or dependent or self._after_persist:
+        if ready.must_sync or self._after_persist:
             self._after_persist[ready.number] = dependent
             self._log.submit(ready.number, ready.hard_state, ready.snapshot, ready.entries, ready.must_sync)
         else:
+            # Nothing is being written and nothing has to be: a commit index alone is learned again.
             self.node.persisted(ready.number)
+            if dependent:
+                self._transport.send(dependent)
         if ready.messages:
             self._send(ready.messages)
         if ready.committed:
             self._unapplied.extend(ready.committed)
         for state in ready.read_states:
             self._reads.answered(state.context, state.index)
-        if any([self._reads.failed(context) for context in ready.reads_failed]):
-            self._schedule()
+        for context in ready.reads_failed:
+            if self._reads.failed(context):
+                self._schedule()
         if ready.read_states and not self._unapplied:
             self._answer_reads()
 
@@ -372,17 +397,26 @@ class Driver:
         pending, overtaken = self.outbox.applied(header.sequence)
         if pending is not None:
             for done, outcome in zip(pending.waiters, outcomes, strict=True):
-                done(outcome)
+                try:
+                    done(outcome)
+                except Exception as problem:  # a client's connection must not stop the others' entries
+                    self._report(problem)
         for each in overtaken:
             self._dispatch(each, self._now())
 
     def _answer_reads(self) -> None:
         for done in self._reads.ready(self.machine.applied_index):
-            done(None)
+            try:
+                done(None)
+            except Exception as problem:
+                self._report(problem)
 
     def _finish(self, pending: Pending, error: errors.StoreError) -> None:
         for done in pending.waiters:
-            done(error)
+            try:
+                done(error)
+            except Exception as problem:
+                self._report(problem)
 
     # Leadership, lost batches
 

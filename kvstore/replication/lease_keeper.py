@@ -16,6 +16,7 @@ from kvstore.commands import Kind
 from kvstore.pb.internal_pb2 import LeaseExpire
 from kvstore.replication.driver import Driver
 from kvstore.replication.outbox import Outcome
+from kvstore.state.lessor import EXPIRED
 from kvstore.state.machine import StateMachine
 from raft import Role
 
@@ -157,10 +158,12 @@ class LeaseKeeper:
             lessor, now = self._machine.lessor, self._now()
             if kind == REMAINING:
                 done(lessor.remaining_ms(lease_id, now), None)
-            elif lessor.is_expired(lease_id, now):
+                return
+            left = lessor.keepalive(lease_id, now)
+            if left == EXPIRED:
                 self._call_later(EXPIRED_RETRY_S, lambda: self._ask(kind, lease_id, done, deadline))
             else:
-                done(lessor.keepalive(lease_id, now), None)
+                done(left, None)
 
         self._driver.read(confirmed)
 

@@ -1,0 +1,236 @@
+"""Commands to effects: what each kind of command does to the state, and what its reply says.
+
+Deterministic: depends on the command, the entry's term and the state, and on nothing else. A command either
+raises a StoreError before it has changed anything, or has its whole effect. Any other exception is a fault of
+this program: it stops the member rather than let it differ from the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kvstore import errors
+from kvstore.commands import Kind
+from kvstore.pb.etcdserverpb_pb2 import (
+    AlarmMember,
+    AlarmRequest,
+    AlarmResponse,
+    AlarmType,
+    CompactionRequest,
+    DeleteRangeRequest,
+    LeaseGrantRequest,
+    LeaseGrantResponse,
+    LeaseRevokeRequest,
+    PutRequest,
+    TxnRequest,
+)
+from kvstore.pb.internal_pb2 import LeaseExpire, LeaseRecord, MemberRecord
+from kvstore.state import ranges, txn
+from kvstore.state.compaction import Compaction
+from kvstore.state.lessor import Lessor
+from kvstore.state.mvcc import Keyspace
+from kvstore.state.overlay import Latest, Overlay
+from kvstore.state.records import KV_AT
+from kvstore.state.storage_process import ALARMS, LEASE_KEYS, LEASES, MEMBERS
+from kvstore.state.tables import ALARM, ID, attachment, lease_place
+from kvstore.state.varint import field, varint
+
+Outcome = tuple[int, bytes] | errors.StoreError
+_PREV_KV, _DELETED, _PREV_KVS = b"\x12", b"\x10", b"\x1a"
+
+
+class Applier:
+    """The commands' effects on one state. Owns none of its parts."""
+
+    def __init__(
+        self,
+        keyspace: Keyspace,
+        overlay: Overlay,
+        lessor: Lessor,
+        members: dict[int, MemberRecord],
+        alarms: list[AlarmMember],
+        compaction: Compaction,
+    ) -> None:
+        self.keyspace = keyspace
+        self._overlay = overlay
+        self._lessor = lessor
+        self._members = members
+        self._alarms = alarms
+        self._compaction = compaction
+        self._term = 0
+        self._effects: dict[int, Callable[[bytes], bytes]] = {
+            Kind.PUT: self._put,
+            Kind.DELETE_RANGE: self._delete_range,
+            Kind.TXN: self._txn,
+            Kind.COMPACT: self._compact,
+            Kind.LEASE_GRANT: self._lease_grant,
+            Kind.LEASE_REVOKE: self._lease_revoke,
+            Kind.LEASE_EXPIRE: self._lease_expire,
+            Kind.MEMBER_PUBLISH: self._member_publish,
+            Kind.ALARM: self._alarm,
+        }
+
+    def apply(self, kind: int, payload: bytes, term: int) -> Outcome:
+        """One command of an entry of `term`: the revision its reply names and the reply without its header."""
+        self._term = term
+        try:
+            body = self._effects[kind](payload)
+        except errors.StoreError as refusal:
+            assert not self.keyspace.changing, f"{Kind(kind).name} failed after it had written: {refusal!r}"
+            return refusal
+        return self.keyspace.end(), body
+
+    # Keys
+
+    def _put(self, payload: bytes) -> bytes:
+        request = PutRequest.FromString(payload)
+        lease = request.lease
+        if lease and not self._lessor.exists(lease):
+            raise errors.LeaseNotFound
+        if request.ignore_value or request.ignore_lease:
+            before = self.keyspace.current(request.key)
+            if before is None or not before.version:
+                raise errors.KeyNotFound
+        return self.write_put(request)
+
+    def write_put(self, request: PutRequest) -> bytes:
+        """The put itself; that its lease and, for ignore_*, its key exist has been checked."""
+        key, lease, keyspace = request.key, request.lease, self.keyspace
+        before = keyspace.current(key)
+        held = before.lease if before is not None else 0
+        if request.ignore_lease:
+            lease = held
+        if request.ignore_value:
+            value = ranges.value_of(before)
+        else:
+            value = request.value
+        keyspace.put(key, value, lease, before)
+        if lease != held:
+            self._move(key, held, lease)
+        if request.prev_kv and before is not None and before.version:
+            return field(_PREV_KV, before.record[KV_AT:])
+        return b""
+
+    def lease_exists(self, lease_id: int) -> bool:
+        return self._lessor.exists(lease_id)
+
+    def _delete_range(self, payload: bytes) -> bytes:
+        return self.write_delete(DeleteRangeRequest.FromString(payload))
+
+    def write_delete(self, request: DeleteRangeRequest) -> bytes:
+        keyspace = self.keyspace
+        if not request.range_end:
+            before = keyspace.current(request.key)
+            doomed = [(request.key, before)] if before is not None and before.version else []
+        else:
+            start, end = ranges.interval(request.key, request.range_end)
+            doomed = list(keyspace.latest_in(start, end))
+        parts: list[bytes] = []
+        for key, before in doomed:
+            self._delete(key, before)
+            if request.prev_kv:
+                parts.append(field(_PREV_KVS, before.record[KV_AT:]))
+        if not doomed:
+            return b""
+        return b"".join((_DELETED, varint(len(doomed)), *parts))
+
+    def _delete(self, key: bytes, before: Latest) -> None:
+        self.keyspace.delete(key, before)
+        if before.lease:
+            self._move(key, before.lease, 0)
+
+    def _move(self, key: bytes, held: int, lease: int) -> None:
+        """The key hangs on another lease, or on none (0), from now on."""
+        operations = self._overlay.filling.operations
+        if held:
+            self._lessor.detach(held, key)
+            operations[LEASE_KEYS, attachment(held, key)[0]] = None
+        if lease:
+            self._lessor.attach(lease, key)
+            place, content = attachment(lease, key)
+            operations[LEASE_KEYS, place] = content
+
+    def _txn(self, payload: bytes) -> bytes:
+        return txn.run(self, TxnRequest.FromString(payload))
+
+    def _compact(self, payload: bytes) -> bytes:
+        """Moves the compaction point; that it is an entry like any other is why every member's reads and
+        transactions see it at the same place in history (etcd 18667)."""
+        revision, keyspace = CompactionRequest.FromString(payload).revision, self.keyspace
+        if revision <= keyspace.compact_revision:
+            raise errors.Compacted(keyspace.compact_revision)
+        if revision > keyspace.revision:
+            raise errors.FutureRevision
+        keyspace.compact_revision = revision
+        self._compaction.aim(revision)
+        return b""
+
+    # Leases
+
+    def _lease_grant(self, payload: bytes) -> bytes:
+        request = LeaseGrantRequest.FromString(payload)
+        lease = self._lessor.grant(request.ID, request.TTL * 1000)
+        record = LeaseRecord(ID=lease.id, ttl_ms=lease.ttl_ms)
+        self._overlay.filling.operations[LEASES, lease_place(lease.id)] = record.SerializeToString()
+        return LeaseGrantResponse(ID=lease.id, TTL=request.TTL).SerializeToString()
+
+    def _lease_revoke(self, payload: bytes) -> bytes:
+        self._revoke(LeaseRevokeRequest.FromString(payload).ID)
+        return b""
+
+    def _lease_expire(self, payload: bytes) -> bytes:
+        """Each lease's keys go in a revision of their own, as etcd's one entry a lease makes them. Nothing
+        happens when the leader that proposed it had lost its term: its successor gave every lease more time."""
+        request = LeaseExpire.FromString(payload)
+        if request.term == self._term:
+            for lease_id in request.IDs:
+                if self._lessor.exists(lease_id):
+                    self._revoke(lease_id)
+                    self.keyspace.end()
+        return b""
+
+    def _revoke(self, lease_id: int) -> None:
+        keys = self._lessor.keys(lease_id)
+        self._lessor.revoke(lease_id)
+        operations = self._overlay.filling.operations
+        operations[LEASES, lease_place(lease_id)] = None
+        for key in keys:
+            before = self.keyspace.current(key)
+            assert before is not None and before.version, (
+                f"{key!r} hangs on lease {lease_id} and is not there"
+            )
+            self.keyspace.delete(key, before)
+            operations[LEASE_KEYS, attachment(lease_id, key)[0]] = None
+
+    # Members, alarms
+
+    def _member_publish(self, payload: bytes) -> bytes:
+        record = MemberRecord.FromString(payload)
+        self._members[record.member.ID] = record
+        self._overlay.filling.operations[MEMBERS, ID.pack(record.member.ID)] = payload
+        return b""
+
+    def _alarm(self, payload: bytes) -> bytes:
+        """An activated alarm stays until it is deactivated. Member 0 and type NONE stand for all of them,
+        except in an activation, where NONE does nothing."""
+        request = AlarmRequest.FromString(payload)
+        met = [
+            each
+            for each in self._alarms
+            if request.memberID in (0, each.memberID) and request.alarm in (AlarmType.NONE, each.alarm)
+        ]
+        operations = self._overlay.filling.operations
+        if request.action == AlarmRequest.ACTIVATE:
+            if request.alarm == AlarmType.NONE:
+                return b""
+            alarm = AlarmMember(memberID=request.memberID, alarm=request.alarm)
+            if alarm not in self._alarms:
+                self._alarms.append(alarm)
+                self._alarms.sort(key=lambda each: (each.alarm, each.memberID))
+                operations[ALARMS, ALARM.pack(alarm.alarm, alarm.memberID)] = b""
+            met = [alarm]
+        elif request.action == AlarmRequest.DEACTIVATE:
+            for each in met:
+                self._alarms.remove(each)
+                operations[ALARMS, ALARM.pack(each.alarm, each.memberID)] = None
+        return AlarmResponse(alarms=met).SerializeToString()

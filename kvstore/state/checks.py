@@ -1,0 +1,152 @@
+"""What is wrong with a request whatever the state is. Services call these before they propose anything.
+
+The order of checks and the errors are etcd's (api/v3rpc/key.go). What depends on state (leases, ignore_value on
+a missing key, a range's revision) is checked at apply, in apply.py and txn.py.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from kvstore import errors
+from kvstore.pb.etcdserverpb_pb2 import (
+    DeleteRangeRequest,
+    PutRequest,
+    RangeRequest,
+    RequestOp,
+    TxnRequest,
+)
+
+_SORT_ORDERS = range(3)
+_SORT_TARGETS = range(5)
+
+
+def check_put(request: PutRequest) -> None:
+    if not request.key:
+        raise errors.EmptyKey
+    if request.ignore_value and request.value:
+        raise errors.ValueProvided
+    if request.ignore_lease and request.lease:
+        raise errors.LeaseProvided
+
+
+def check_range(request: RangeRequest) -> None:
+    if not request.key:
+        raise errors.EmptyKey
+    if request.sort_order not in _SORT_ORDERS or request.sort_target not in _SORT_TARGETS:
+        raise errors.InvalidSortOption
+
+
+def check_delete(request: DeleteRangeRequest) -> None:
+    if not request.key:
+        raise errors.EmptyKey
+
+
+def check_txn(request: TxnRequest, max_ops: int) -> None:
+    """A nested transaction has what its parent's longest list left of max_ops."""
+    _check_shape(request, max_ops)
+    _writes_of(request.success)
+    _writes_of(request.failure)
+
+
+def is_read_only(request: TxnRequest) -> bool:
+    """Only ranges at the top level; a nested transaction counts as a write, as in etcd."""
+    return all(op.WhichOneof("request") == "request_range" for ops in _branches(request) for op in ops)
+
+
+def is_serializable(request: TxnRequest) -> bool:
+    return all(
+        op.WhichOneof("request") == "request_range" and op.request_range.serializable
+        for ops in _branches(request)
+        for op in ops
+    )
+
+
+def has_put(request: TxnRequest) -> bool:
+    for ops in _branches(request):
+        for op in ops:
+            kind = op.WhichOneof("request")
+            if kind == "request_put" or (kind == "request_txn" and has_put(op.request_txn)):
+                return True
+    return False
+
+
+def _branches(request: TxnRequest) -> tuple[Sequence[RequestOp], Sequence[RequestOp]]:
+    return request.success, request.failure
+
+
+def _check_shape(request: TxnRequest, max_ops: int) -> None:
+    count = max(len(request.compare), len(request.success), len(request.failure))
+    if count > max_ops:
+        raise errors.TooManyOperations
+    if any(not compare.key for compare in request.compare):
+        raise errors.EmptyKey
+    for ops in _branches(request):
+        for op in ops:
+            _check_op(op, max_ops - count)
+
+
+def _check_op(op: RequestOp, max_ops: int) -> None:
+    kind = op.WhichOneof("request")
+    if kind == "request_range":
+        check_range(op.request_range)
+    elif kind == "request_put":
+        check_put(op.request_put)
+    elif kind == "request_delete_range":
+        check_delete(op.request_delete_range)
+    elif kind == "request_txn":
+        _check_shape(op.request_txn, max_ops)
+    else:
+        raise errors.KeyNotFound  # etcd's own answer to an operation that says nothing
+
+
+@dataclass(slots=True)
+class _Writes:
+    """What one list of operations may write, both branches of nested transactions included."""
+
+    puts: list[bytes] = field(default_factory=list)  # sorted, each once
+    deletes: list[tuple[bytes, bytes | None]] = field(default_factory=list)  # [start, end), None: no end
+
+
+def _writes_of(ops: Iterable[RequestOp]) -> _Writes:
+    """Raises DuplicateKey where a key could be written twice in one revision: put twice, or put and deleted,
+    in either order and at any depth. The two branches of one nested transaction exclude one another, so the
+    same put in both is fine; a put in one and a delete over it in the other is refused, as etcd does.
+
+    Stricter than etcd in one case: a delete in a later nested transaction over a put in an earlier one.
+    etcd lets it pass and writes the key twice in one revision.
+    """
+    puts: set[bytes] = set()
+    deletes: list[tuple[bytes, bytes | None]] = []
+    for op in ops:
+        kind = op.WhichOneof("request")
+        if kind == "request_put":
+            _add_puts(puts, (op.request_put.key,))
+        elif kind == "request_delete_range":
+            request = op.request_delete_range
+            deletes.append(_interval(request.key, request.range_end))
+        elif kind == "request_txn":
+            then, otherwise = _writes_of(op.request_txn.success), _writes_of(op.request_txn.failure)
+            _add_puts(puts, set(then.puts).union(otherwise.puts))
+            deletes += then.deletes + otherwise.deletes
+    ordered = sorted(puts)
+    for start, end in deletes:
+        at = bisect.bisect_left(ordered, start)
+        if at < len(ordered) and (end is None or ordered[at] < end):
+            raise errors.DuplicateKey
+    return _Writes(ordered, deletes)
+
+
+def _add_puts(puts: set[bytes], more: Iterable[bytes]) -> None:
+    for key in more:
+        if key in puts:
+            raise errors.DuplicateKey
+        puts.add(key)
+
+
+def _interval(key: bytes, range_end: bytes) -> tuple[bytes, bytes | None]:
+    if not range_end:
+        return key, key + b"\0"
+    return key, None if range_end == b"\0" else range_end

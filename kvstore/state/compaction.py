@@ -1,0 +1,84 @@
+"""Removing superseded versions, a slice at a time, behind the logical compaction point.
+
+Applying a compaction only moves keyspace.compact_revision, which is what readers see. The removal walks the
+committed history up to the target and, for each record there, drops the version it replaced (superseded at or
+below the target), and drops a tombstone below the target together with its key. A tombstone exactly at the
+target stays, so that a watch from there still sees the delete (etcd 18089, 19179). The revision counter has
+nothing to do with any of this (etcd 17780).
+
+Progress is stored in the same transaction as the removals it stands for. Every removal may be repeated
+without harm, so a walk that starts over begins at the whole revision it had reached. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from kvstore.state.overlay import Generation
+from kvstore.state.records import (
+    ANCHOR_AT,
+    FLAGS_AT,
+    NO_REVISION,
+    PREVIOUS_AT,
+    REVISION,
+    Buffer,
+    bound,
+    key_of,
+)
+
+SLICE_RECORDS = 200
+DROPS_PER_GENERATION = 20_000
+"""More would make one transaction of the writer long, and a write waits for none."""
+
+
+class CommittedHistory(Protocol):
+    def history(self, position: bytes) -> Iterator[tuple[bytes, Buffer]]: ...
+
+
+class Compaction:
+    def __init__(self, *, target: int, progress: int) -> None:
+        """target: the compaction revision; progress: the revision up to which the removal is stored."""
+        self.target = target
+        self._position = REVISION.pack(progress, 0)  # where the walk goes on, inclusive
+        self.progress = progress
+
+    @property
+    def done(self) -> bool:
+        return self.progress >= self.target
+
+    def aim(self, target: int) -> None:
+        """A later compaction. Goes back to the start of the revision it is at: a tombstone exactly at the
+        target before this one is below the new one."""
+        assert target > self.target, f"compaction to {target} after one to {self.target}"
+        self.target = target
+        self._position = REVISION.pack(self.progress, 0)
+
+    def step(self, store: CommittedHistory, committed_revision: int, into: Generation) -> bool:
+        """Puts one slice of removals into a generation. True: there is more that could be done at once."""
+        if self.done:
+            return False
+        reachable = min(self.target, committed_revision)
+        highest = bound(reachable)
+        if self._position > highest:
+            return False  # the rest is not in LMDB yet
+        for walked, (own, rest) in enumerate(store.history(self._position)):
+            if own > highest:
+                break
+            if walked == SLICE_RECORDS:
+                self._position = own
+                self.progress = max(self.progress, int.from_bytes(own[:8], "big") - 1)
+                return len(into.drops) < DROPS_PER_GENERATION
+            self._remove(own, rest, into)
+        self._position = REVISION.pack(reachable + 1, 0)
+        self.progress = reachable
+        return False
+
+    def _remove(self, own: bytes, rest: Buffer, into: Generation) -> None:
+        """rest: the record without its own revision, as history stores it."""
+        previous = bytes(rest[PREVIOUS_AT - 12 : ANCHOR_AT - 12])
+        if previous != NO_REVISION:
+            into.drops.append(previous)
+        if rest[FLAGS_AT - 12] and int.from_bytes(own[:8], "big") < self.target:
+            into.drops.append(own)
+            into.forgets.append((key_of(b"".join((own, rest))), own))

@@ -1,0 +1,165 @@
+"""Leases: which exist and what hangs on them (replicated), and on the leader when they end (not replicated).
+
+Pure: `now` in seconds is passed in. The replicated half changes only through grant(), revoke(), attach() and
+detach(), which apply.py calls; apply has no clock, so a lease granted while this member leads starts its time
+at the next schedule() or tick(). Invariants:
+  1. While demoted no lease has a deadline; promote() gives each its whole TTL, as etcd does, because a new
+     leader cannot know what the old one had promised.
+  2. Every lease with a deadline has exactly one heap entry, at or before what it is due for. A renewal moves
+     the deadline and leaves the heap alone; the entry finds out when it comes up.
+  3. A lease whose deadline has passed is never renewed: it waits for its revocation (or the next leader).
+Remaining-TTL checkpoints (design, decision 8) come in at promote(): it is the one place that sets a deadline
+from anything but the TTL.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+
+from kvstore import errors
+
+EXPIRED = -1
+"""keepalive()'s answer for a lease that has run out and is not revoked yet: ask again later."""
+EXPIRE_AGAIN_S = 3.0
+"""A lease handed out for revocation and still there after this long is handed out again."""
+
+
+@dataclass(slots=True)
+class Lease:
+    id: int
+    ttl_ms: int
+    keys: set[bytes] = field(default_factory=set)
+    deadline: float | None = None  # seconds; None while this member does not lead, or before schedule()
+
+
+class Lessor:
+    def __init__(self) -> None:
+        self._leases: dict[int, Lease] = {}
+        self._heap: list[tuple[float, int]] = []
+        self._unscheduled: list[int] = []
+        self._leading = False
+
+    # Replicated
+
+    def grant(self, lease_id: int, ttl_ms: int) -> Lease:
+        """Raises LeaseExists, and LeaseNotFound for id 0 as etcd does."""
+        if not lease_id:
+            raise errors.LeaseNotFound
+        if lease_id in self._leases:
+            raise errors.LeaseExists
+        lease = self._leases[lease_id] = Lease(lease_id, ttl_ms)
+        if self._leading:
+            self._unscheduled.append(lease_id)
+        return lease
+
+    def revoke(self, lease_id: int) -> Lease:
+        """Removes it and returns what it was; its keys are the caller's to delete. Raises LeaseNotFound."""
+        lease = self._leases.pop(lease_id, None)
+        if lease is None:
+            raise errors.LeaseNotFound
+        return lease
+
+    def attach(self, lease_id: int, key: bytes) -> None:
+        self._leases[lease_id].keys.add(key)
+
+    def detach(self, lease_id: int, key: bytes) -> None:
+        lease = self._leases.get(lease_id)
+        if lease is not None:
+            lease.keys.discard(key)
+
+    def exists(self, lease_id: int) -> bool:
+        return lease_id in self._leases
+
+    def get(self, lease_id: int) -> Lease | None:
+        return self._leases.get(lease_id)
+
+    def keys(self, lease_id: int) -> list[bytes]:
+        """In key order; empty where there is no such lease."""
+        lease = self._leases.get(lease_id)
+        return [] if lease is None else sorted(lease.keys)
+
+    def leases(self) -> list[int]:
+        return sorted(self._leases)
+
+    # The leader's clock
+
+    @property
+    def leading(self) -> bool:
+        return self._leading
+
+    def promote(self, now: float) -> None:
+        """This member leads: every lease has its whole TTL from now."""
+        self._leading = True
+        self._unscheduled = []
+        for lease in self._leases.values():
+            lease.deadline = now + lease.ttl_ms / 1000
+        self._heap = [(now + lease.ttl_ms / 1000, lease.id) for lease in self._leases.values()]
+        heapq.heapify(self._heap)
+
+    def demote(self) -> None:
+        """It no longer does: nothing expires here."""
+        self._leading = False
+        self._heap = []
+        self._unscheduled = []
+        for lease in self._leases.values():
+            lease.deadline = None
+
+    def schedule(self, now: float) -> None:
+        """Starts the time of leases granted since the last call."""
+        for lease_id in self._unscheduled:
+            lease = self._leases.get(lease_id)
+            if lease is not None and lease.deadline is None:
+                lease.deadline = now + lease.ttl_ms / 1000
+                heapq.heappush(self._heap, (lease.deadline, lease_id))
+        self._unscheduled = []
+
+    def tick(self, now: float) -> list[int]:
+        """Ids due for revocation, the longest overdue first; each again only EXPIRE_AGAIN_S later."""
+        if not self._leading:
+            return []
+        self.schedule(now)
+        due: list[int] = []
+        heap = self._heap
+        while heap and heap[0][0] <= now:
+            _, lease_id = heapq.heappop(heap)
+            lease = self._leases.get(lease_id)
+            if lease is None or lease.deadline is None:
+                continue
+            if lease.deadline > now:
+                heapq.heappush(heap, (lease.deadline, lease_id))
+            else:
+                due.append(lease_id)
+                heapq.heappush(heap, (now + EXPIRE_AGAIN_S, lease_id))
+        return due
+
+    def next_deadline(self) -> float | None:
+        """When tick() may next have something, at the earliest. None: nothing is scheduled."""
+        return self._heap[0][0] if self._heap else None
+
+    def is_expired(self, lease_id: int, now: float) -> bool:
+        lease = self._leases.get(lease_id)
+        return lease is not None and lease.deadline is not None and lease.deadline <= now
+
+    def keepalive(self, lease_id: int, now: float) -> int | None:
+        """Renews it: the whole TTL in ms; None where it is gone; EXPIRED where it must not be revived.
+        Raises NotLeader where this member keeps no time."""
+        if not self._leading:
+            raise errors.NotLeader
+        self.schedule(now)
+        lease = self._leases.get(lease_id)
+        if lease is None or lease.deadline is None:
+            return None
+        if lease.deadline <= now:
+            return EXPIRED
+        lease.deadline = now + lease.ttl_ms / 1000
+        return lease.ttl_ms
+
+    def remaining_ms(self, lease_id: int, now: float) -> int | None:
+        """Milliseconds left, 0 when overdue; None where it is gone; the whole TTL where no time is kept."""
+        lease = self._leases.get(lease_id)
+        if lease is None:
+            return None
+        if lease.deadline is None:
+            return lease.ttl_ms
+        return max(0, round((lease.deadline - now) * 1000))

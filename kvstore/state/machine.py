@@ -1,0 +1,372 @@
+"""The replicated state machine's face: entries in, outcomes and reads out, LMDB behind.
+
+    apply(entry) ─► Applier ─► Keyspace/Lessor/… ─► overlay (generation being filled)
+    turn()       ─► watch hub hands over · compaction takes a slice · a full or old generation goes to LMDB
+    committed    ─► read transaction renewed, generation dropped from the overlay, durable_index moves
+
+One thread, the event loop's, but for snapshot_to(). Invariants (DESIGN.md):
+  1. What LMDB holds is the state after some whole entry, with that entry's index, in one transaction.
+  2. durable_index <= applied_index; the write-ahead log keeps every entry above durable_index.
+  3. A batch has its effect at most once: (incarnation, sequence) per origin only grows.
+"""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import Callable, Sequence
+
+from kvstore import errors
+from kvstore.commands import decode_commands, decode_header
+from kvstore.pb.etcdserverpb_pb2 import AlarmType, RangeRequest, TxnRequest
+from kvstore.state import ranges, snapshot, tables, txn
+from kvstore.state.apply import Applier, Outcome
+from kvstore.state.backend import CallSoon, Failed, open_backend
+from kvstore.state.compaction import DROPS_PER_GENERATION, Compaction
+from kvstore.state.mvcc import Keyspace
+from kvstore.state.overlay import Overlay
+from kvstore.state.records import FLAGS_AT
+from kvstore.state.storage_process import META, encode_frame
+from kvstore.state.watch_hub import WatchHub
+
+MAP_BYTES = 64 << 30
+SUBMIT_RECORDS = 5_000
+SUBMIT_BYTES = 16 << 20
+SUBMIT_AFTER_S = 0.1
+SEAL_RECORDS = 20_000
+SEAL_BYTES = 32 << 20
+"""A generation above either is closed; a larger one would make its transaction and its dropping long."""
+
+
+def _nothing() -> None:
+    """The default wake: whoever drives the machine calls turn() often enough anyway."""
+
+
+def _inline(call: Callable[[], None]) -> None:
+    call()
+
+
+def _raise(problem: Exception) -> None:
+    raise problem
+
+
+class StateMachine:
+    def __init__(
+        self,
+        directory: str,
+        *,
+        backend: str = "process",
+        map_bytes: int = MAP_BYTES,
+        quota_bytes: int = 0,
+        sync: bool = True,
+        inherit_fds: Sequence[int] = (),
+        on_failure: Failed = _raise,
+        call_soon_threadsafe: CallSoon = _inline,
+        now: Callable[[], float] | None = None,
+        wake: Callable[[], None] = _nothing,
+    ) -> None:
+        """See open()."""
+        if backend not in ("process", "sync"):
+            raise ValueError(f"backend is 'process' or 'sync', not {backend!r}")
+        self._directory = directory
+        self._in_process = backend == "sync"
+        self._map_bytes = map_bytes
+        self._quota_bytes = quota_bytes
+        self._sync = sync
+        self._inherit_fds = tuple(inherit_fds)
+        self._on_failure = on_failure
+        self._call_soon = call_soon_threadsafe
+        self._now = now
+        self.wake = wake
+        self.on_durable: Callable[[int], None] | None = None
+        self._copying = threading.Lock()  # held while a snapshot reads the environment
+        self._broken = False
+        self._load()
+        self.hub = WatchHub(self.keyspace, listening=self._listen, wake=self._wake)
+
+    @classmethod
+    def open(
+        cls,
+        directory: str,
+        *,
+        backend: str = "process",
+        map_bytes: int = MAP_BYTES,
+        quota_bytes: int = 0,
+        sync: bool = True,
+        inherit_fds: Sequence[int] = (),
+        on_failure: Failed = _raise,
+        call_soon_threadsafe: CallSoon = _inline,
+        now: Callable[[], float] | None = None,
+        wake: Callable[[], None] = _nothing,
+    ) -> StateMachine:
+        """Opens or creates the state in an existing directory. Blocks for the start of the storage process.
+
+        backend: "process" in production, "sync" commits in this process. map_bytes: address space, well above
+        the quota. quota_bytes: 0 or less for none. inherit_fds: held open by the storage process as long as
+        it lives. on_failure(problem): the storage failed, the member must stop. call_soon_threadsafe: runs a
+        call on the loop. now: monotonic seconds; without it every turn submits what it can. wake: asks for
+        a turn().
+        """
+        return cls(
+            directory,
+            backend=backend,
+            map_bytes=map_bytes,
+            quota_bytes=quota_bytes,
+            sync=sync,
+            inherit_fds=inherit_fds,
+            on_failure=on_failure,
+            call_soon_threadsafe=call_soon_threadsafe,
+            now=now,
+            wake=wake,
+        )
+
+    # Applying
+
+    def apply(self, index: int, term: int, data: bytes, own: bool | None = None) -> list[Outcome] | None:
+        """Applies one committed entry; b"" only moves the applied index.
+
+        Returns each command's outcome, in order; None where the entry was applied before, or its batch was
+        (commands.py). own is for the driver's sake: outcomes are the same whoever asks.
+        """
+        if index <= self.applied_index:
+            return None
+        if self._broken:
+            raise RuntimeError("the state machine has failed before and applies nothing more")
+        if not data:
+            self._applied(index, term)
+            return []
+        origin, incarnation, sequence, _ = decode_header(data)
+        mark = (incarnation, sequence)
+        if mark <= self._batches.get(origin, (0, 0)):
+            self._applied(index, term)
+            return None
+        self._broken = True  # until the entry is whole: half of one is never stored
+        apply = self._applier.apply
+        outcomes = [apply(kind, payload, term) for kind, payload in decode_commands(data)]
+        self._batches[origin] = mark
+        operations = self._overlay.filling.operations
+        operations[META, tables.batch_key(origin)] = tables.BATCH_MARK.pack(incarnation, sequence)
+        self._applied(index, term)
+        self._broken = False
+        return outcomes
+
+    def turn(self) -> bool:
+        """What one turn of the loop owes after its applies. True: call it again soon."""
+        if self._broken:
+            return False
+        more = self.hub.turn()
+        if not self._compaction.done:
+            filling = self._overlay.filling
+            if len(filling.drops) < DROPS_PER_GENERATION:
+                more |= self._compaction.step(self._reader, self.keyspace.committed_revision, filling)
+        self._submit(forced=False)
+        return more
+
+    # Reading
+
+    def range(self, request: RangeRequest) -> tuple[int, bytes]:
+        """(current revision, RangeResponse without its header). Raises Compacted, FutureRevision."""
+        return self.keyspace.revision, ranges.answer(self.keyspace, request)
+
+    def read_only_txn(self, request: TxnRequest) -> tuple[int, bytes]:
+        """(current revision, TxnResponse without its header), for a transaction of ranges alone."""
+        return self.keyspace.revision, txn.read_only(self.keyspace, request)
+
+    def hash_kv(self, revision: int = 0) -> tuple[int, int, int]:
+        """(CRC-32 of every version in (compaction point, revision], compaction point, revision); 0: now.
+
+        Equal on all members at equal revisions and compaction points: versions, not how they are stored, and
+        none that physical compaction may have removed. Reads all of them: milliseconds per 10,000 versions.
+        """
+        keyspace = self.keyspace
+        if revision > keyspace.revision:
+            raise errors.FutureRevision
+        revision = revision or keyspace.revision
+        if revision < keyspace.compact_revision:
+            raise errors.Compacted(keyspace.compact_revision)
+        value, limit = 0, (revision + 1).to_bytes(8, "big")
+        for record in keyspace.history(keyspace.compact_revision + 1):
+            if record[:8] >= limit:
+                break
+            value = zlib.crc32(record[FLAGS_AT:], zlib.crc32(record[:12], value))
+        return value, keyspace.compact_revision, revision
+
+    @property
+    def revision(self) -> int:
+        return self.keyspace.revision
+
+    @property
+    def compact_revision(self) -> int:
+        return self.keyspace.compact_revision
+
+    @property
+    def physical_compact_revision(self) -> int:
+        """Superseded versions are removed up to here; equal to compact_revision when compaction has finished
+        (CompactionRequest.physical waits for that)."""
+        return self._compaction.progress
+
+    @property
+    def backlog_records(self) -> int:
+        return self._overlay.record_count
+
+    @property
+    def backlog_bytes(self) -> int:
+        return self._overlay.byte_count
+
+    @property
+    def over_quota(self) -> bool:
+        """Whether writes that take space are refused: the quota is reached, or the alarm says it was."""
+        if any(alarm.alarm == AlarmType.NOSPACE for alarm in self.alarms):
+            return True
+        return self.quota_reached
+
+    @property
+    def quota_reached(self) -> bool:
+        """What a member raises the NOSPACE alarm for."""
+        return 0 < self._quota_bytes <= self.db_size_in_use + self.backlog_bytes
+
+    # Storing
+
+    def flush(self) -> None:
+        """Blocks until everything applied is in LMDB. Raises StorageFailed."""
+        while not self._broken and (self._under_way or not self._overlay.filling.empty):
+            if not self._under_way:
+                self._submit(forced=True)
+            if self._under_way:
+                self._backend.drain()
+
+    def flush_and_close(self) -> None:
+        try:
+            self.flush()
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Closes without storing what is pending, as a crash would; a commit under way still ends."""
+        with self._copying:
+            self._broken = True
+            self._backend.close()
+
+    def snapshot_to(self, path: str) -> tuple[int, int, int]:
+        """Writes a consistent, durable copy of what is in LMDB to a new file and returns the (index, term,
+        revision) it stands for. Blocks; may be called in a thread, where it holds up no write."""
+        with self._copying:
+            return snapshot.write(self._reader.env, path)
+
+    @staticmethod
+    def install(directory: str, path: str) -> None:
+        """Makes the snapshot at `path` (same file system) the directory's database, durably and in one step.
+        No machine may have the directory open."""
+        snapshot.install(directory, path)
+
+    def reopen_from(self, path: str) -> None:
+        """Replaces the state by a snapshot. Returns when that is durable. Watchers go on from where they
+        were; leases lose their deadlines until the next promote()."""
+        revision_before = self.keyspace.revision
+        self.abandon()
+        snapshot.install(self._directory, path)
+        self._broken = False
+        self._load()
+        self.hub.replaced(self.keyspace, revision_before)
+        self._listen(self.hub.listening)
+        if self.on_durable is not None:
+            self.on_durable(self.durable_index)
+
+    def _load(self) -> None:
+        self._under_way = False
+        self._pending_since: float | None = None
+        self._backend = open_backend(
+            self._directory,
+            in_process=self._in_process,
+            map_bytes=self._map_bytes,
+            sync=self._sync,
+            inherit_fds=self._inherit_fds,
+            call_soon=self._call_soon,
+            committed=self._committed,
+            failed=self._failed,
+        )
+        reader = self._reader = self._backend.reader
+        applied = tables.load_applied(reader)
+        self.applied_index = self.durable_index = applied.entry_index
+        self.applied_term = applied.term
+        self._overlay = Overlay()
+        self.keyspace = Keyspace(
+            reader, self._overlay, revision=applied.revision, compact_revision=applied.compact_revision
+        )
+        self._compaction = Compaction(target=applied.compact_revision, progress=applied.compacted_to)
+        self._batches = tables.load_batches(reader)
+        self.lessor = tables.load_leases(reader)
+        self.members = tables.load_members(reader)
+        self.alarms = tables.load_alarms(reader)
+        self._applier = Applier(
+            self.keyspace, self._overlay, self.lessor, self.members, self.alarms, self._compaction
+        )
+        self.db_size, self.db_size_in_use = reader.sizes()
+
+    def _applied(self, index: int, term: int) -> None:
+        self.applied_index, self.applied_term = index, term
+        filling = self._overlay.filling
+        filling.applied_index = index
+        if len(filling.records) >= SEAL_RECORDS or filling.record_bytes >= SEAL_BYTES:
+            self._seal()
+
+    def _seal(self) -> None:
+        """Closes the generation with the mark of how far the state is, and begins another."""
+        filling = self._overlay.filling
+        filling.applied_index = self.applied_index
+        filling.operations[META, tables.APPLIED_KEY] = tables.APPLIED.pack(
+            self.applied_index,
+            self.applied_term,
+            self.keyspace.revision,
+            self.keyspace.compact_revision,
+            self._compaction.progress,
+        )
+        filling.last_revision = self.keyspace.revision
+        self._overlay.seal()
+
+    def _submit(self, *, forced: bool) -> None:
+        """Gives the writer the next generation when it is free and there is enough, or enough time passed."""
+        if self._under_way or self._broken:
+            return
+        first = self._overlay.generations[0]
+        if first is self._overlay.filling:
+            if first.empty or not (forced or self._is_due(first.record_bytes, len(first.records))):
+                return
+            self._seal()
+        self._pending_since = None
+        self._under_way = True
+        self._backend.submit(
+            encode_frame(first.number, first.records, first.drops, first.forgets, first.operations)
+        )
+
+    def _is_due(self, record_bytes: int, records: int) -> bool:
+        if self._now is None or records >= SUBMIT_RECORDS or record_bytes >= SUBMIT_BYTES:
+            return True
+        now = self._now()
+        if self._pending_since is None:
+            self._pending_since = now
+        return now - self._pending_since >= SUBMIT_AFTER_S
+
+    def _committed(self, number: int) -> None:
+        """The writer stored a generation: read it from LMDB from now on."""
+        self._under_way = False
+        self._reader.renew()
+        first = self._overlay.drop_first(number)
+        self.keyspace.committed_revision = first.last_revision
+        self.durable_index = first.applied_index
+        self.db_size, self.db_size_in_use = self._reader.sizes()
+        if self.on_durable is not None:
+            self.on_durable(self.durable_index)
+        if not self._compaction.done or self._overlay.generations[0] is not self._overlay.filling:
+            self.wake()
+
+    def _failed(self, problem: Exception) -> None:
+        self._under_way = False
+        self._broken = True
+        self._on_failure(problem)
+
+    def _wake(self) -> None:
+        self.wake()
+
+    def _listen(self, wanted: bool) -> None:
+        self.keyspace.listener = self.hub.written if wanted else None

@@ -1,0 +1,213 @@
+"""The key space: every key's versions, the revision counter, and reads at any revision not compacted.
+
+Pure: what is committed is read through a Store, what is not lies in the overlay. Invariants:
+  1. `revision` never falls. It grows by one for each mutating command that changed something, and by nothing
+     else; the changes of one command share it and are told apart by sub-revisions in the order made.
+  2. A key has at most one version per revision (kvstore/state/checks.py refuses what would make two).
+  3. compact_revision <= revision. Nothing below compact_revision is readable, at it everything is.
+  4. What is readable depends on revision and compact_revision only, never on how far the physical removal of
+     old versions has come: members differ in that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from kvstore.pb.mvccpb_pb2 import KeyValue
+from kvstore.state.overlay import Latest, Overlay
+from kvstore.state.records import (
+    ANCHOR_AT,
+    ANCHOR_EVERY,
+    DEPTH_AND_FLAGS,
+    DEPTH_AT,
+    FLAGS_AT,
+    KV_AT,
+    NO_REVISION,
+    PREVIOUS_AT,
+    REVISION,
+    Buffer,
+    bound,
+    version_at,
+)
+
+# revision, key, kv bytes, kv bytes of the version before (None for a creation), whether it is a delete
+Listener = Callable[[int, bytes, bytes, bytes | None, bool], None]
+_DEPTH_MASK = ANCHOR_EVERY - 1
+_pack = REVISION.pack
+
+
+class Store(Protocol):
+    """What is committed (kvstore/state/reader.py)."""
+
+    def latest(self, key: bytes) -> bytes | None: ...
+
+    def version(self, position: bytes) -> bytes | None: ...
+
+    def keys(self, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, Buffer]]: ...
+
+    def history(self, position: bytes) -> Iterator[tuple[bytes, Buffer]]: ...
+
+
+class Keyspace:
+    def __init__(self, store: Store, overlay: Overlay, *, revision: int, compact_revision: int) -> None:
+        self.revision = revision
+        self.compact_revision = compact_revision
+        self.committed_revision = revision  # what the store's transaction holds
+        self.listener: Listener | None = None
+        self._store = store
+        self._overlay = overlay
+        self._sub = 0
+
+    # Writing: any number of put() and delete(), then end()
+
+    def put(self, key: bytes, value: bytes, lease: int, before: Latest | None) -> None:
+        """before: current(key), which the caller had to look up anyway."""
+        main, sub = self.revision + 1, self._sub
+        self._sub = sub + 1
+        kv = KeyValue()
+        kv.key = key
+        kv.mod_revision = main
+        if value:
+            kv.value = value
+        if lease:
+            kv.lease = lease
+        if before is None:
+            create = main
+            version = kv.version = 1
+            kv.create_revision = main
+            encoded = kv.SerializeToString()
+            links = (_pack(main, sub), NO_REVISION, NO_REVISION, DEPTH_AND_FLAGS[0][0], encoded)
+        else:
+            old = before.record
+            version = kv.version = before.version + 1
+            create = kv.create_revision = before.create_revision or main
+            encoded = kv.SerializeToString()
+            depth, own = old[DEPTH_AT], old[:12]
+            anchor = old[ANCHOR_AT:DEPTH_AT] if depth else own
+            links = (_pack(main, sub), own, anchor, DEPTH_AND_FLAGS[depth + 1 & _DEPTH_MASK][0], encoded)
+        self._overlay.filling.add(key, Latest(b"".join(links), create, version, lease))
+        if self.listener is not None:
+            live = before is not None and before.version
+            self.listener(main, key, encoded, before.record[KV_AT:] if before and live else None, False)
+
+    def delete(self, key: bytes, before: Latest) -> None:
+        """Writes a tombstone over a version that is not one."""
+        main, sub = self.revision + 1, self._sub
+        self._sub = sub + 1
+        encoded = KeyValue(key=key, mod_revision=main).SerializeToString()
+        old = before.record
+        depth, own = old[DEPTH_AT], old[:12]
+        anchor = old[ANCHOR_AT:DEPTH_AT] if depth else own
+        links = (_pack(main, sub), own, anchor, DEPTH_AND_FLAGS[depth + 1 & _DEPTH_MASK][1], encoded)
+        self._overlay.filling.add(key, Latest(b"".join(links), 0, 0, 0))
+        if self.listener is not None:
+            self.listener(main, key, encoded, old[KV_AT:], True)
+
+    @property
+    def changing(self) -> bool:
+        """True once the command under way has changed something: its reads are at revision + 1."""
+        return self._sub > 0
+
+    @property
+    def read_revision(self) -> int:
+        return self.revision + 1 if self._sub else self.revision
+
+    def end(self) -> int:
+        """Ends a command: the revision it left behind."""
+        if self._sub:
+            self.revision += 1
+            self._sub = 0
+        return self.revision
+
+    # Reading
+
+    def current(self, key: bytes) -> Latest | None:
+        """The newest version, tombstones included (their version is 0)."""
+        found = self._overlay.latest(key)
+        if found is not None:
+            return found
+        record = self._store.latest(key)
+        return None if record is None else decoded(record)
+
+    def get(self, key: bytes, revision: int | None = None) -> Buffer | None:
+        """The key's KeyValue bytes at a revision (None: newest), None where it is not there."""
+        found = self._overlay.latest(key)
+        record: Buffer | None = self._store.latest(key) if found is None else found.record
+        if record is not None and revision is not None:
+            record = version_at(record, bound(revision), self.version)
+        return None if record is None or record[FLAGS_AT] else record[KV_AT:]
+
+    def scan(
+        self, start: bytes, end: bytes | None, revision: int | None = None
+    ) -> Iterator[tuple[bytes, Buffer]]:
+        """(key, record) of each key there at a revision, in key order. Good until the next write or turn."""
+        if revision is None:
+            for key, record in self._newest(start, end):
+                if not record[FLAGS_AT]:
+                    yield key, record
+            return
+        highest = bound(revision)
+        for key, record in self._newest(start, end):
+            found: Buffer | None = record
+            if bytes(record[:12]) > highest:
+                found = version_at(record, highest, self.version)
+            if found is not None and not found[FLAGS_AT]:
+                yield key, found
+
+    def latest_in(self, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, Latest]]:
+        """(key, newest version) of each key there now, in key order."""
+        for key, record in self.scan(start, end):
+            yield key, decoded(bytes(record))
+
+    def version(self, position: bytes) -> bytes | None:
+        """The record at a position, None where there is none any more."""
+        if int.from_bytes(position[:8], "big") > self.committed_revision:
+            return self._overlay.version(position)
+        return self._store.version(position)
+
+    def history(self, revision: int) -> Iterator[bytes]:
+        """Every record from a revision on, in order. What compaction has superseded may be among them."""
+        position = _pack(revision, 0)
+        if revision <= self.committed_revision:
+            for own, rest in self._store.history(position):
+                yield b"".join((own, rest))
+        yield from self._overlay.history(position)
+
+    def before(self, record: bytes) -> bytes | None:
+        """KeyValue bytes of the version that `record` replaced; None for a creation, and where a read at the
+        revision before would find it compacted (etcd's prev_kv)."""
+        position = record[PREVIOUS_AT:ANCHOR_AT]
+        if position == NO_REVISION or int.from_bytes(record[:8], "big") <= self.compact_revision:
+            return None
+        found = self.version(position)
+        return None if found is None or found[FLAGS_AT] else found[KV_AT:]
+
+    def _newest(self, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, Buffer]]:
+        """(key, latest record) in order, tombstones included: the overlay laid over the store."""
+        over = self._overlay.keys(start, end)
+        stored = self._store.keys(start, end)
+        if not over:
+            yield from stored
+            return
+        upper = iter(over.items())
+        above = next(upper, None)
+        for key, record in stored:
+            while above is not None and above[0] < key:
+                yield above
+                above = next(upper, None)
+            if above is not None and above[0] == key:
+                yield above
+                above = next(upper, None)
+            else:
+                yield key, record
+        if above is not None:
+            yield above
+            yield from upper
+
+
+def decoded(record: bytes) -> Latest:
+    if record[FLAGS_AT]:
+        return Latest(record, 0, 0, 0)
+    kv = KeyValue.FromString(record[KV_AT:])
+    return Latest(record, kv.create_revision, kv.version, kv.lease)

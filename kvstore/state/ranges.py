@@ -1,0 +1,134 @@
+"""Range: which pairs, in which order, how many, and the encoded answer spliced from stored bytes.
+
+Quirks kept because clients see them (etcd server/etcdserver/txn/range.go):
+  - count is of all keys in the range, whatever limit and the revision filters say;
+  - a sort target other than KEY without an order sorts ascending, but only the first limit+1 keys by key;
+  - a sort order or a filter fetches everything: filter, sort, cut, then more.
+A negative revision means the newest here and is refused as compacted inside a transaction (txn.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from kvstore import errors
+from kvstore.pb.etcdserverpb_pb2 import RangeRequest
+from kvstore.pb.mvccpb_pb2 import KeyValue
+from kvstore.state.mvcc import Keyspace
+from kvstore.state.overlay import Latest
+from kvstore.state.records import KV_AT, Buffer
+from kvstore.state.varint import varint
+
+_KVS, _MORE, _COUNT = b"\x12", b"\x18\x01", b"\x20"
+_SORT_BY: dict[int, Callable[[KeyValue], Any]] = {
+    RangeRequest.KEY: lambda kv: kv.key,
+    RangeRequest.VERSION: lambda kv: kv.version,
+    RangeRequest.CREATE: lambda kv: kv.create_revision,
+    RangeRequest.MOD: lambda kv: kv.mod_revision,
+    RangeRequest.VALUE: lambda kv: kv.value,
+}
+
+
+def interval(key: bytes, range_end: bytes) -> tuple[bytes, bytes | None]:
+    """A request's range as [start, end); end None: no end. For a single key see Keyspace.get."""
+    return key, None if range_end == b"\0" else range_end
+
+
+def answer(keyspace: Keyspace, request: RangeRequest) -> bytes:
+    """The encoded RangeResponse without its header. Raises Compacted, FutureRevision."""
+    revision: int | None = request.revision
+    if request.revision > keyspace.read_revision:
+        raise errors.FutureRevision
+    if request.revision <= 0:
+        revision = None
+    elif request.revision < keyspace.compact_revision:
+        raise errors.Compacted(keyspace.compact_revision)
+    if not request.range_end:
+        kv = keyspace.get(request.key, revision)
+        if kv is None:
+            return b""
+        if not (request.count_only or request.keys_only or _is_filtered(request)):
+            return b"".join((_KVS, varint(len(kv)), kv, b"\x20\x01"))
+        return _encoded(request, [kv], 1)
+    start, end = interval(request.key, request.range_end)
+    pairs = keyspace.scan(start, end, revision)
+    if request.count_only:
+        return _tail(False, sum(1 for _ in pairs))
+    fetch_max = 0
+    if request.limit > 0 and request.sort_order == RangeRequest.NONE and not _is_filtered(request):
+        fetch_max = request.limit + 1
+    kvs: list[Buffer] = []
+    for _, record in pairs:
+        kvs.append(record[KV_AT:])
+        if len(kvs) == fetch_max:
+            break
+    count = len(kvs) + sum(1 for _ in pairs)
+    return _encoded(request, kvs, count)
+
+
+def value_of(latest: Latest | None) -> bytes:
+    """The value of a key's newest version."""
+    return KeyValue.FromString(latest.record[KV_AT:]).value if latest is not None else b""
+
+
+def _is_filtered(request: RangeRequest) -> bool:
+    return bool(
+        request.min_mod_revision
+        or request.max_mod_revision
+        or request.min_create_revision
+        or request.max_create_revision
+    )
+
+
+def _encoded(request: RangeRequest, kvs: list[Buffer], count: int) -> bytes:
+    if request.count_only:
+        return _tail(False, count)
+    order = request.sort_order
+    if order == RangeRequest.NONE and request.sort_target != RangeRequest.KEY:
+        order = RangeRequest.ASCEND
+    if order != RangeRequest.NONE or _is_filtered(request):
+        kvs = _chosen(request, order, kvs)
+    more = 0 < request.limit < len(kvs)
+    if more:
+        kvs = kvs[: request.limit]
+    parts: list[Buffer] = []
+    for kv in _without_values(kvs) if request.keys_only else kvs:
+        parts += (_KVS, varint(len(kv)), kv)
+    parts.append(_tail(more, count))
+    return b"".join(parts)
+
+
+def _tail(more: bool, count: int) -> bytes:
+    counted = _COUNT + varint(count) if count else b""
+    return _MORE + counted if more else counted
+
+
+def _chosen(request: RangeRequest, order: int, kvs: Iterable[Buffer]) -> list[Buffer]:
+    """Filtered and sorted. Equal ones stay in key order, in descending order too."""
+    parsed = [(KeyValue.FromString(bytes(kv)), kv) for kv in kvs]
+    low_mod, high_mod = request.min_mod_revision, request.max_mod_revision
+    low_create, high_create = request.min_create_revision, request.max_create_revision
+    kept = [
+        (pair, kv)
+        for pair, kv in parsed
+        if not (
+            (high_mod and pair.mod_revision > high_mod)
+            or (low_mod and pair.mod_revision < low_mod)
+            or (high_create and pair.create_revision > high_create)
+            or (low_create and pair.create_revision < low_create)
+        )
+    ]
+    by = _SORT_BY[request.sort_target]
+    if order != RangeRequest.NONE:
+        kept.sort(key=lambda each: by(each[0]), reverse=order == RangeRequest.DESCEND)
+    return [kv for _, kv in kept]
+
+
+def _without_values(kvs: Iterable[Buffer]) -> list[Buffer]:
+    stripped: list[Buffer] = []
+    for kv in kvs:
+        pair = KeyValue.FromString(bytes(kv))
+        pair.ClearField("value")
+        stripped.append(pair.SerializeToString())
+    return stripped
