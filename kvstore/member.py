@@ -43,7 +43,7 @@ from kvstore.replication.lease_keeper import RENEW, LeaseKeeper
 from kvstore.replication.outbox import Outcome
 from kvstore.replication.peer_protocol import probe
 from kvstore.replication.peers import PeerCallbacks, PeerTransport
-from kvstore.replication.recovery import Start, recover
+from kvstore.replication.recovery import Start, read_metadata, recover
 from kvstore.replication.snapshot_transfer import SnapshotTransfers
 from kvstore.replication.snapshots import SnapshotExchange
 from kvstore.replication.wal import Wal, WalError, WalMetadata
@@ -124,12 +124,13 @@ class MemberProcess:
         new = not Wal.exists(self._directory.wal, disk)
         if new:
             await self._check_bootstrap()
+        else:
+            self._check_cluster(read_metadata(self._directory.wal, disk))
         self._directory.create()
         self.machine = self._open_machine(self._directory)
         if new:
             self._create_log(disk)
         wal, start = recover(self._directory.wal, disk, self.machine)
-        self._check_cluster(start)
         self._settle(start)
         self._build(wal, start)
         await self.transport.start(sockets=[(sock, False) for sock in peer_sockets])
@@ -196,16 +197,16 @@ class MemberProcess:
         )
         Wal.create(self._directory.wal, metadata, initial(tuple(self._ids.values())), disk).close()
 
-    def _check_cluster(self, start: Start) -> None:
+    def _check_cluster(self, found: WalMetadata) -> None:
         """A directory of another cluster or member must not be taken for this one's."""
         if not self.config.initial_cluster_given:
             return
         cluster_id = identity.cluster_id(self._ids.values())
         own = self._ids[self.config.name]
-        if (start.metadata.cluster_id, start.metadata.member_id) != (cluster_id, own):
+        if (found.cluster_id, found.member_id) != (cluster_id, own):
             raise MemberFailed(
-                f"data directory {self._directory.path} belongs to member {start.metadata.member_id:x} of "
-                f"cluster {start.metadata.cluster_id:x}, not to member {own:x} of cluster {cluster_id:x} "
+                f"data directory {self._directory.path} belongs to member {found.member_id:x} of "
+                f"cluster {found.cluster_id:x}, not to member {own:x} of cluster {cluster_id:x} "
                 "that the flags describe"
             )
 

@@ -7,10 +7,12 @@ state has applied is committed, so where the two disagree the log gives way and 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Protocol
 
 from kvstore.replication.wal import Batch, Wal, WalError, WalMetadata
+from kvstore.replication.wal_format import Replay
 from kvstore.replication.world import Disk
 from raft import Entry, HardState, SnapshotMeta
 
@@ -35,6 +37,20 @@ class Start:
     base: SnapshotMeta
     entries: list[Entry]
     applied: int
+
+
+def read_metadata(directory: str, disk: Disk) -> WalMetadata:
+    """Whose log this is, without changing anything: every segment begins with it. Raises WalError."""
+    newest = max(name for name in disk.list(directory) if name.endswith(".wal"))
+    path = os.path.join(directory, newest)
+    handle = disk.open(path)
+    try:
+        data = disk.read(handle, offset=0, size=disk.size(path))
+    finally:
+        disk.close(handle)
+    replay = Replay()
+    replay.segment(path, int(newest[:16], 16), data, last=True)
+    return replay.finish(path).metadata
 
 
 def recover(directory: str, disk: Disk, state: Applied) -> tuple[Wal, Start]:
