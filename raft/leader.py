@@ -199,10 +199,15 @@ def _send_appends(raft: Raft, node: NodeID, progress: Progress) -> bool:
 
 
 def _nudge(raft: Raft, node: NodeID, progress: Progress) -> None:
-    """An empty append past everything sent: a follower that lost some of it refuses, and is probed anew."""
-    prev_term = raft.log.term(progress.next - 1)
-    if progress.state == ProgressState.REPLICATE and prev_term is not None:
-        prev_index = progress.next - 1
+    """An empty append past everything sent: a follower that lost some of it refuses, and is probed anew. Where
+    the log no longer reaches back there, only a probe finds out that a snapshot is needed."""
+    if progress.state != ProgressState.REPLICATE:
+        return
+    prev_index = progress.next - 1
+    prev_term = raft.log.term(prev_index)
+    if prev_term is None:
+        progress.become_probe()
+    else:
         raft.send(AppendEntries(raft.id, node, raft.term, prev_index, prev_term, [], raft.log.committed))
 
 

@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from typing import Protocol
 
-from kvstore.replication.wal import Batch, Wal, WalError, WalMetadata
+from kvstore.replication.wal import Batch, Recovered, Wal, WalError, WalMetadata
 from kvstore.replication.wal_format import Replay
 from kvstore.replication.world import Disk
 from raft import Entry, HardState, SnapshotMeta
@@ -53,29 +53,39 @@ def read_metadata(directory: str, disk: Disk) -> WalMetadata:
     return replay.finish(path).metadata
 
 
-def recover(directory: str, disk: Disk, state: Applied) -> tuple[Wal, Start]:
-    """Opens the log (which counts one more incarnation) and settles where it and state meet. Raises WalError."""
-    wal, recovered = Wal.open(directory, disk)
+def meet(recovered: Recovered, *, applied: int, term: int) -> tuple[Start, bool]:
+    """Puts a recovered log and state (applied up to index `applied`, whose entry had `term`) together. Pure.
+    True where the log gave way, which the log must be told. Raises StateBehindLog."""
     conf = recovered.snapshot.conf_state if recovered.snapshot is not None else recovered.conf_state
-    applied, term = state.applied_index, state.applied_term
     if applied < recovered.base_index:
-        wal.close()
         raise StateBehindLog(
-            f"{directory}: state ends at index {applied} and the log begins after {recovered.base_index}: "
+            f"state ends at index {applied} and the log begins after {recovered.base_index}: "
             "the entries between are missing"
         )
     base = SnapshotMeta(recovered.base_index, recovered.base_term, conf)
-    entries = recovered.entries
+    entries, gave_way = recovered.entries, False
     if _term_at(recovered.base_index, recovered.base_term, entries, applied) != term:
-        base, entries = SnapshotMeta(applied, term, conf), []
-        restart = Batch()
-        restart.add(None, base, [])
-        wal.append(restart)
+        base, entries, gave_way = SnapshotMeta(applied, term, conf), [], True
     last = entries[-1].index if entries else base.index
-    state_before = recovered.hard_state
-    commit = max(applied, min(state_before.commit, last))
-    hard_state = HardState(state_before.term, state_before.vote, commit)
-    return wal, Start(recovered.metadata, recovered.incarnation, hard_state, base, entries, applied)
+    before = recovered.hard_state
+    hard_state = HardState(before.term, before.vote, max(applied, min(before.commit, last)))
+    start = Start(recovered.metadata, recovered.incarnation, hard_state, base, entries, applied)
+    return start, gave_way
+
+
+def recover(directory: str, disk: Disk, state: Applied) -> tuple[Wal, Start]:
+    """Opens the log (which counts one more incarnation) and settles where it and state meet. Raises WalError."""
+    wal, recovered = Wal.open(directory, disk)
+    try:
+        start, gave_way = meet(recovered, applied=state.applied_index, term=state.applied_term)
+    except StateBehindLog as problem:
+        wal.close()
+        raise StateBehindLog(f"{directory}: {problem}") from None
+    if gave_way:
+        restart = Batch()
+        restart.add(None, start.base, [])
+        wal.append(restart)
+    return wal, start
 
 
 def _term_at(base_index: int, base_term: int, entries: list[Entry], index: int) -> int | None:
