@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help venv proto demo test check fix sim bench clean
+.PHONY: help venv proto demo test check fix sim mutants bench clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -36,6 +36,9 @@ fix: $(STAMP)    ## apply formatting and safe lint fixes
 
 sim: $(STAMP)    ## replay one simulated schedule: make sim SEED=n
 	$(BIN)/python -m tests.simulation --first-seed $(or $(SEED),1) --seeds 1 --story
+
+mutants: $(STAMP) ## how many simulated schedules it takes to find each seeded bug
+	$(BIN)/python -m tests.simulation.test_mutants
 
 bench: $(STAMP)  ## put, and announce to routed, beside etcd in one run
 	$(BIN)/python -m benchmarks

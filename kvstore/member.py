@@ -245,7 +245,7 @@ class MemberProcess:
             on_persisted=self._guarded(lambda number: self.driver.persisted(number)),
             on_failure=lambda problem: self.fail(str(problem)),
         )
-        transfers = SnapshotTransfers(
+        self._transfers = transfers = SnapshotTransfers(
             self_id=self.member_id,
             directory=self._directory.snap,
             disk=RealDisk(),
@@ -489,6 +489,7 @@ class MemberProcess:
         self.driver.stop()
         await self._http.close()
         await self.snapshots.close()
+        await self._transfers.close()
         await self.transport.close()
         self._log_writer.close()
         self.machine.flush_and_close()

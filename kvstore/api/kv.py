@@ -17,8 +17,12 @@ from kvstore.pb.etcdserverpb_pb2 import (
     RangeRequest,
     TxnRequest,
 )
+from kvstore.replication.outbox import Outcome
 from kvstore.rpc import Methods, UnaryCall, UnaryMethod
 from kvstore.state import checks
+
+
+PHYSICAL_POLL_S = 0.01
 
 
 class KvService:
@@ -61,8 +65,25 @@ class KvService:
         self._write(call, Kind.DELETE_RANGE, data)
 
     def compact(self, call: UnaryCall, data: bytes) -> None:
-        if parse(call, CompactionRequest, data) is not None:
+        request = parse(call, CompactionRequest, data)
+        if request is None:
+            return
+        if not request.physical:
             self._write(call, Kind.COMPACT, data)
+        elif self._context.has_leader(call):
+            reply = Reply(self._context, call)
+            self._context.driver.propose(
+                Kind.COMPACT, data, lambda outcome: self._await_space(reply, outcome)
+            )
+
+    def _await_space(self, reply: Reply, outcome: Outcome) -> None:
+        """A physical compaction is answered when superseded versions are gone from this member's disk."""
+        machine = self._context.machine
+        if isinstance(outcome, tuple) and machine.physical_compact_revision < machine.compact_revision:
+            if not reply.call.cancelled:
+                self._context.call_later(PHYSICAL_POLL_S, lambda: self._await_space(reply, outcome))
+            return
+        reply(outcome)
 
     def range(self, call: UnaryCall, data: bytes) -> None:
         request = parse(call, RangeRequest, data)

@@ -203,11 +203,14 @@ class _Receiver:
         loop = asyncio.get_running_loop()
         self._timeout = loop.call_later(transfers.progress_timeout_s, self.fail, "no progress")
         self._paused = False
+        self._finished = False
         task = loop.create_task(self._store(), name=f"snapshot from {from_id:x}")
         transfers.tasks.add(task)
         task.add_done_callback(transfers.tasks.discard)
 
     def received(self, frames: list[Frame]) -> None:
+        if self._finished:
+            return
         for frame in frames:
             if self._expected_crc is not None:
                 raise PeerProtocolError("frames behind a snapshot's end")
@@ -252,6 +255,7 @@ class _Receiver:
         self._wake.set()
 
     def lost(self) -> None:
+        self._timeout.cancel()
         self.fail("the connection was lost")
 
     async def _store(self) -> None:
@@ -326,6 +330,16 @@ class _Receiver:
             log.warn("a snapshot did not arrive", remote_peer_id=f"{self._from_id:x}", error=reason)
         if self._transfers.receiving.get(self._from_id) is self:
             del self._transfers.receiving[self._from_id]
-        if not self._transport.is_closing():
-            self._transport.write(encode_snapshot_result(reason))
+        if self._transport.is_closing():
+            return
+        self._transport.write(encode_snapshot_result(reason))
+        if not reason:
             self._transport.close()
+            return
+        # Closing with chunks unread would reset the connection, and the reason would be lost on the way: read on
+        # until the sender, who stops at the result, has closed.
+        self._finished = True
+        if self._paused:
+            self._transport.resume_reading()
+        loop = asyncio.get_running_loop()
+        self._timeout = loop.call_later(self._transfers.progress_timeout_s, self._transport.abort)

@@ -23,6 +23,7 @@ from kvstore.replication.wal import Batch, Wal, WalError, WalFailed
 from raft.types import Entry, HardState, SnapshotMeta
 
 IDLE_S = 0.05
+RELEASE_FRAMES = 64
 FRAME_BYTES = 8 << 20  # a frame takes no further submission above this
 
 Post = Callable[..., object]
@@ -76,6 +77,8 @@ class WalWriter:
         self._lazy: collections.deque[_Lazy] = collections.deque(maxlen=64)
         self._synced_number = 0  # of the last submission that asked for a sync; loop's
         self._persisted_number = 0  # thread's, set after the report of it was posted; read by the loop
+        self._release_to = 0
+        self._frames_since_release = 0
         self._written_hard_state = 0  # number of the submission whose hard state was written last; thread's
         self._closed = False
         self._failed = False
@@ -144,18 +147,19 @@ class WalWriter:
         return bool(items)
 
     def idle(self) -> None:
-        """Seals the log, and writes the commit index that waited for a frame."""
+        """Seals the log, writes the commit index that waited for a frame, deletes a released segment."""
         if self._failed:
             return
         try:
             self._wal.seal(self._take_lazy(self._persisted_number))
+            self._release_one()
         except Exception as error:
             self._fail(error)
 
     def _run(self) -> None:
         while not self._failed:
             try:
-                resting = self._wal.sealed and not self._lazy
+                resting = self._wal.sealed and not self._lazy and not self._release_to
                 items = [self._queue.get(timeout=None if resting else self._idle_s)]
             except queue.Empty:
                 self.idle()
@@ -195,11 +199,20 @@ class WalWriter:
             if number:
                 self._tell(self._on_persisted, number)
                 self._persisted_number = number
-            if release:
-                self._wal.release(release)
+            self._release_to = max(self._release_to, release)
+            self._release_one()
         except Exception as error:
             self._fail(error)
         return None not in items
+
+    def _release_one(self) -> None:
+        """Deletes one segment while nobody waits, or after a while of somebody always waiting."""
+        self._frames_since_release += 1
+        if not self._release_to or (self._frames_since_release < RELEASE_FRAMES and not self._queue.empty()):
+            return
+        self._frames_since_release = 0
+        if not self._wal.release(self._release_to, limit=1):
+            self._release_to = 0
 
     def _take_lazy(self, reached: int) -> HardState | None:
         """The newest waiting hard state whose entries are durable, or in this frame: those up to submission

@@ -6,6 +6,7 @@ the caller waits for `committed` before the next.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import socket
@@ -31,6 +32,7 @@ from kvstore.state.storage_process import (
 DATABASE = "state.mdb"
 START_TIMEOUT_S = 30.0
 CLOSE_TIMEOUT_S = 60.0
+ALIVE_CHECK_S = 1.0
 Committed = Callable[[int], None]
 Failed = Callable[[Exception], None]
 CallSoon = Callable[[Callable[[], None]], object]
@@ -46,6 +48,9 @@ class Backend(Protocol):
 
     def submit(self, frame: bytes) -> None:
         """Starts committing the frame. `committed(generation)` follows, from poll or drain or by itself."""
+
+    def poll(self) -> None:
+        """Reports what has been committed meanwhile. Does not block."""
 
     def drain(self) -> None:
         """Blocks until the frame under way is committed, and reports it. Raises StorageFailed."""
@@ -65,6 +70,9 @@ class SyncBackend:
 
     def submit(self, frame: bytes) -> None:
         self._committed(commit(self._env, self._tables, memoryview(frame)))
+
+    def poll(self) -> None:
+        """submit() has reported it already."""
 
     def drain(self) -> None:
         """Nothing is ever under way."""
@@ -109,6 +117,7 @@ class ProcessBackend:
         self._replies: queue.SimpleQueue[int | Exception] = queue.SimpleQueue()
         self._under_way = False
         self._broken = False
+        self._closed = False
         self._thread = threading.Thread(target=self._talk, name="storage", daemon=True)
         self._thread.start()
 
@@ -121,6 +130,14 @@ class ProcessBackend:
         self._under_way = True
         self._frames.put(frame)
 
+    def poll(self) -> None:
+        while not self._closed:  # a call that was under way to the loop may come after close()
+            try:
+                reply = self._replies.get_nowait()
+            except queue.Empty:
+                return
+            self._report(reply)
+
     def drain(self) -> None:
         if self._under_way:
             self._report(self._replies.get())
@@ -128,8 +145,12 @@ class ProcessBackend:
             raise StorageFailed("the storage process failed")
 
     def close(self) -> None:
+        self._closed = True
         self._frames.put(None)
-        self._thread.join()  # returns when the frame under way was answered
+        self._thread.join(CLOSE_TIMEOUT_S)  # until the frame under way was answered
+        if self._thread.is_alive():
+            self._process.kill()  # a disk that hangs must not hang the member's stop
+            self._thread.join()
         self._channel.close()
         try:
             self._process.wait(CLOSE_TIMEOUT_S)
@@ -138,14 +159,6 @@ class ProcessBackend:
             self._process.wait()
         self.reader.close()
         self._env.close()
-
-    def _poll(self) -> None:
-        while True:
-            try:
-                reply = self._replies.get_nowait()
-            except queue.Empty:
-                return
-            self._report(reply)
 
     def _report(self, reply: int | Exception) -> None:
         self._under_way = False
@@ -156,9 +169,14 @@ class ProcessBackend:
             self._committed(reply)
 
     def _talk(self) -> None:
-        """The thread: a frame out, its reply in. An end of the socket while idle is noticed at the next frame."""
+        """The thread: a frame out, its reply in; and a look now and then whether the process still lives."""
         while True:
-            frame = self._frames.get()
+            try:
+                frame = self._frames.get(timeout=ALIVE_CHECK_S)
+            except queue.Empty:
+                if self._process.poll() is None:
+                    continue
+                frame = b""  # sending fails now, and says so
             if frame is None:
                 return
             try:
@@ -169,7 +187,8 @@ class ProcessBackend:
             except (OSError, StorageFailed) as problem:
                 reply = problem
             self._replies.put(reply)
-            self._call_soon(self._poll)
+            with contextlib.suppress(RuntimeError):  # a closed loop; drain() still gets the reply
+                self._call_soon(self.poll)
             if isinstance(reply, Exception):
                 return
 

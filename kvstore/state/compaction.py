@@ -54,25 +54,27 @@ class Compaction:
         self.target = target
         self._position = REVISION.pack(self.progress, 0)
 
-    def step(self, store: CommittedHistory, committed_revision: int, into: Generation) -> bool:
-        """Puts one slice of removals into a generation. True: there is more that could be done at once."""
-        if self.done:
-            return False
+    def ready(self, committed_revision: int, into: Generation) -> bool:
+        """Whether a step would do anything now: what it walks is in LMDB, and the generation has room."""
+        reachable = min(self.target, committed_revision)
+        return not self.done and self._position <= bound(reachable) and len(into.drops) < DROPS_PER_GENERATION
+
+    def step(self, store: CommittedHistory, committed_revision: int, into: Generation) -> None:
+        """Puts one slice of removals into a generation."""
+        if not self.ready(committed_revision, into):
+            return
         reachable = min(self.target, committed_revision)
         highest = bound(reachable)
-        if self._position > highest:
-            return False  # the rest is not in LMDB yet
         for walked, (own, rest) in enumerate(store.history(self._position)):
             if own > highest:
                 break
             if walked == SLICE_RECORDS:
                 self._position = own
                 self.progress = max(self.progress, int.from_bytes(own[:8], "big") - 1)
-                return len(into.drops) < DROPS_PER_GENERATION
+                return
             self._remove(own, rest, into)
         self._position = REVISION.pack(reachable + 1, 0)
         self.progress = reachable
-        return False
 
     def _remove(self, own: bytes, rest: Buffer, into: Generation) -> None:
         """rest: the record without its own revision, as history stores it."""

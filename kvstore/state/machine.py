@@ -22,7 +22,7 @@ from kvstore.pb.etcdserverpb_pb2 import AlarmType, RangeRequest, TxnRequest
 from kvstore.state import ranges, snapshot, tables, txn
 from kvstore.state.apply import Applier, Outcome
 from kvstore.state.backend import CallSoon, Failed, open_backend
-from kvstore.state.compaction import DROPS_PER_GENERATION, Compaction
+from kvstore.state.compaction import Compaction
 from kvstore.state.mvcc import Keyspace
 from kvstore.state.overlay import Overlay
 from kvstore.state.records import FLAGS_AT
@@ -42,8 +42,9 @@ def _nothing() -> None:
     """The default wake: whoever drives the machine calls turn() often enough anyway."""
 
 
-def _inline(call: Callable[[], None]) -> None:
-    call()
+def _never_soon(call: Callable[[], None]) -> None:
+    """The default call_soon_threadsafe: turn() asks the storage itself. Must not run the call here, on the
+    storage thread."""
 
 
 def _raise(problem: Exception) -> None:
@@ -55,19 +56,19 @@ class StateMachine:
         self,
         directory: str,
         *,
-        backend: str = "process",
+        backend: str = "lmdb",
         map_bytes: int = MAP_BYTES,
         quota_bytes: int = 0,
         sync: bool = True,
         inherit_fds: Sequence[int] = (),
         on_failure: Failed = _raise,
-        call_soon_threadsafe: CallSoon = _inline,
+        call_soon_threadsafe: CallSoon = _never_soon,
         now: Callable[[], float] | None = None,
         wake: Callable[[], None] = _nothing,
     ) -> None:
         """See open()."""
-        if backend not in ("process", "sync"):
-            raise ValueError(f"backend is 'process' or 'sync', not {backend!r}")
+        if backend not in ("lmdb", "sync"):
+            raise ValueError(f"backend is 'lmdb' or 'sync', not {backend!r}")
         self._directory = directory
         self._in_process = backend == "sync"
         self._map_bytes = map_bytes
@@ -89,23 +90,23 @@ class StateMachine:
         cls,
         directory: str,
         *,
-        backend: str = "process",
+        backend: str = "lmdb",
         map_bytes: int = MAP_BYTES,
         quota_bytes: int = 0,
         sync: bool = True,
         inherit_fds: Sequence[int] = (),
         on_failure: Failed = _raise,
-        call_soon_threadsafe: CallSoon = _inline,
+        call_soon_threadsafe: CallSoon = _never_soon,
         now: Callable[[], float] | None = None,
         wake: Callable[[], None] = _nothing,
     ) -> StateMachine:
         """Opens or creates the state in an existing directory. Blocks for the start of the storage process.
 
-        backend: "process" in production, "sync" commits in this process. map_bytes: address space, well above
-        the quota. quota_bytes: 0 or less for none. inherit_fds: held open by the storage process as long as
-        it lives. on_failure(problem): the storage failed, the member must stop. call_soon_threadsafe: runs a
-        call on the loop. now: monotonic seconds; without it every turn submits what it can. wake: asks for
-        a turn().
+        backend: "lmdb" in production, through the storage process; "sync" commits in this process. map_bytes:
+        address space, well above the quota. quota_bytes: 0 or less for none. inherit_fds: held open by the
+        storage process as long as it lives. on_failure(problem): the storage failed, the member must stop.
+        call_soon_threadsafe: runs a call on the loop. now: monotonic seconds; without it every turn submits
+        what it can. wake: asks for a turn().
         """
         return cls(
             directory,
@@ -154,13 +155,13 @@ class StateMachine:
         """What one turn of the loop owes after its applies. True: call it again soon."""
         if self._broken:
             return False
+        self._backend.poll()
         more = self.hub.turn()
-        if not self._compaction.done:
-            filling = self._overlay.filling
-            if len(filling.drops) < DROPS_PER_GENERATION:
-                more |= self._compaction.step(self._reader, self.keyspace.committed_revision, filling)
+        compaction, keyspace = self._compaction, self.keyspace
+        if not compaction.done:
+            compaction.step(self._reader, keyspace.committed_revision, self._overlay.filling)
         self._submit(forced=False)
-        return more
+        return more or compaction.ready(keyspace.committed_revision, self._overlay.filling)
 
     # Reading
 

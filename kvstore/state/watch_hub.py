@@ -206,15 +206,16 @@ class WatchHub:
         where it was: from the new history, or it is told that this is compacted. None goes back in time, none
         that starts in the future hears of anything older (etcd 15271, 20221)."""
         self._history = history
-        for group in self._touched:
-            group.pending.clear()
-        self._touched = {}
         for watcher in list(self._live.watchers()):
-            start = max(watcher.next_revision, revision_before + 1)
+            pending = watcher.group.pending if watcher.group is not None else []
+            start = max(watcher.next_revision, pending[0][0] if pending else revision_before + 1)
             watcher.next_revision = start
             if start <= history.revision:
                 self._leave(watcher)
                 self._fall_behind(watcher, start)
+        for group in self._touched:
+            group.pending.clear()
+        self._touched = {}
         if self._behind:
             self._wake()
 

@@ -249,7 +249,8 @@ class Schedule:
             if ready.snapshot is not None:
                 node.install(ready.snapshot)
             node.disk.writing.append(ready)
-            self.at(self.random.uniform(0, self.options.disk_delay_max), lambda: self._disk_done(node))
+            slowest = 0.5 if self.healed else self.options.disk_delay_max
+            self.at(self.random.uniform(0, slowest), lambda: self._disk_done(node))
             for message in ready.messages:
                 node.check_durable(message)
                 self._send(message)

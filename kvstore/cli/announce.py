@@ -1,0 +1,178 @@
+"""kvctl announce: run a command, wait until it is ready, say so to the store, and take it back in time."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kvstore.cli.failures import CommandFailed
+from kvstore.cli.options import Duration, Settings, Verb
+from kvstore.readiness import console
+from kvstore.readiness.announcer import Plan, run
+from kvstore.readiness.health import Policy
+from kvstore.readiness.instance import (
+    DEFAULT_WEIGHT,
+    MAX_WEIGHT,
+    Instance,
+    InvalidInstance,
+    check,
+    check_name,
+    default_id,
+)
+from kvstore.readiness.probes import InvalidCheck
+from kvstore.readiness.process import CommandNotStarted
+
+if TYPE_CHECKING:
+    from kvstore.client import Client
+
+EXAMPLES = """\b
+Examples:
+  # A web server is announced as soon as its health page answers, and withdrawn before it is stopped:
+  kvctl announce web --address 10.0.0.5:8080 --check /healthz -- ./server --port 8080
+
+\b
+  # Something that runs already; this host's own address; its port accepting connections is enough:
+  kvctl announce web --address :8080
+
+\b
+  # As the first process of a container, ready when a command says so:
+  ENTRYPOINT ["kvctl", "announce", "db", "--address", ":5432", "--check", "cmd:pg_isready -q", "--"]
+"""
+
+
+def client_maker(settings: Settings) -> Callable[[], Client]:
+    """Makes clients that begin at an endpoint of their own, so that many announcers and routers spread."""
+    shuffled = random.sample(settings.endpoints, len(settings.endpoints))
+    return replace(settings, endpoints=tuple(shuffled)).client
+
+
+def local_host(endpoint: str) -> str:
+    """The address this host uses to reach the endpoint. Nothing is sent."""
+    host = endpoint.partition("://")[2] or endpoint
+    name, _, port = host.split(",")[0].rpartition(":")
+    family = socket.AF_INET6 if name.startswith("[") else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((name.strip("[]") or "127.0.0.1", int(port)))
+        found = str(probe.getsockname()[0])
+    return f"[{found}]" if ":" in found else found
+
+
+def full_address(address: str, endpoint: str) -> str:
+    if not address.startswith(":"):
+        return address
+    try:
+        return local_host(endpoint) + address
+    except (OSError, ValueError) as problem:
+        raise click.BadParameter(
+            f"{address!r} has no host, and this host's own address is not known ({problem}); give HOST:PORT",
+            param_hint="'--address'",
+        ) from None
+
+
+@click.command("announce", cls=Verb, epilog=EXAMPLES)
+@click.argument("service")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.option(
+    "--address",
+    required=True,
+    metavar="[HOST]:PORT",
+    help="Where proxies reach the instance. Without HOST: the address this host uses to reach the store.",
+)
+@click.option(
+    "--check",
+    "check_text",
+    default="tcp",
+    show_default=True,
+    metavar="CHECK",
+    help="tcp | tcp:HOST:PORT | http(s)://… (2xx and 3xx are ready) | /PATH (the same at --address) | "
+    "cmd:COMMAND (exit status 0) | none.",
+)
+@click.option(
+    "--id", "name", default=None, help="The instance's name in the service.  [default: its address]"
+)
+@click.option(
+    "--ttl", type=Duration(), default="2s", show_default=True, help="How long it stays if we vanish."
+)
+@click.option("--interval", type=Duration(), default="200ms", show_default=True, help="Between two checks.")
+@click.option("--timeout", type=Duration(), default="1s", show_default=True, help="For one check.")
+@click.option("--rise", type=click.IntRange(1), default=1, show_default=True, help="Good checks until ready.")
+@click.option(
+    "--fall", type=click.IntRange(1), default=2, show_default=True, help="Bad checks until withdrawn."
+)
+@click.option("--weight", type=click.IntRange(0, MAX_WEIGHT), default=DEFAULT_WEIGHT, show_default=True)
+@click.option("--protocol", default="http", show_default=True)
+@click.option("--zone", default="")
+@click.option("--tag", "tags", multiple=True, help="May be repeated.")
+@click.option(
+    "--drain",
+    type=Duration(),
+    default="50ms",
+    show_default=True,
+    help="Between withdrawing the instance and stopping COMMAND.",
+)
+@click.option(
+    "--stop-timeout",
+    type=Duration(),
+    default="10s",
+    show_default=True,
+    help="How long COMMAND may take to stop before it is killed.",
+)
+@click.pass_obj
+def announce(settings: Settings, /, service: str, command: tuple[str, ...], **options: Any) -> int:
+    """Announce an instance of SERVICE for as long as it is ready.
+
+    COMMAND, when given after --, is started first and stopped last: signals are passed on to it, its exit
+    status becomes ours, and the instance is withdrawn before it is stopped and as soon as it exits. When the
+    store cannot be reached COMMAND keeps running and announcing is tried again.
+    """
+    console.configure(settings.debug)
+    try:
+        check_name("service", service)
+        address = full_address(options["address"], settings.endpoints[0])
+        instance = check(
+            Instance(
+                service=service,
+                id=default_id(address) if options["name"] is None else options["name"],
+                address=address,
+                protocol=options["protocol"],
+                weight=options["weight"],
+                zone=options["zone"],
+                tags=options["tags"],
+            )
+        )
+    except InvalidInstance as problem:
+        raise click.UsageError(str(problem)) from None
+    try:
+        policy = Policy(rise=options["rise"], fall=options["fall"], interval_s=options["interval"])
+        return asyncio.run(run(_plan(instance, settings, policy, command, options)))
+    except (InvalidCheck, ValueError) as problem:
+        raise click.UsageError(str(problem)) from None
+    except CommandNotStarted as problem:
+        raise CommandFailed(str(problem), problem.exit_status) from None
+
+
+def _plan(
+    instance: Instance,
+    settings: Settings,
+    policy: Policy,
+    command: tuple[str, ...],
+    options: dict[str, Any],
+) -> Plan:
+    return Plan(
+        instance=instance,
+        make_client=client_maker(settings),
+        check=options["check_text"],
+        check_timeout_s=options["timeout"],
+        policy=policy,
+        ttl_s=max(1, math.ceil(options["ttl"])),
+        drain_s=options["drain"],
+        stop_timeout_s=options["stop_timeout"],
+        command=command,
+    )

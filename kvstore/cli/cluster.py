@@ -1,0 +1,229 @@
+"""kvctl member list; endpoint status, health, hashkv; alarm list, disarm."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from kvstore.cli.failures import ERROR, CommandFailed, bad_arguments
+from kvstore.cli.options import Noun, Settings, Verb
+
+if TYPE_CHECKING:
+    from kvstore.cli.output import EndpointHash, EndpointHealth, EndpointStatus
+    from kvstore.client import Client
+    from kvstore.client.endpoints import Endpoint
+    from kvstore.pb import etcdserverpb_pb2 as pb
+
+Result = TypeVar("Result")
+
+
+@click.group("member", cls=Noun)
+def member() -> None:
+    """Members of the cluster."""
+
+
+@member.command("list", cls=Verb, epilog="\b\nExample:\n  kvctl member list -w table")
+@click.argument("arguments", nargs=-1, metavar="")
+@click.pass_obj
+def member_list(settings: Settings, arguments: tuple[str, ...]) -> None:
+    """List the members: id, status, name, peer addresses, client addresses, is a learner."""
+    printer = settings.printer(table=True)
+    from kvstore.cli.run import with_client, write
+
+    write(printer.member_list(with_client(settings, _members)))
+
+
+@click.group("endpoint", cls=Noun)
+def endpoint() -> None:
+    """The servers named by --endpoints, one by one."""
+
+
+@endpoint.command("status", cls=Verb, epilog="\b\nExample:\n  kvctl endpoint status --cluster -w table")
+@click.argument("arguments", nargs=-1, metavar="")
+@click.option("--cluster", is_flag=True, help="Every member of the cluster instead of --endpoints.")
+@click.pass_obj
+def status(settings: Settings, arguments: tuple[str, ...], cluster: bool) -> None:
+    """Print the version, size, role and progress of each server."""
+    printer = settings.printer(table=True)
+    from kvstore.cli.output import EndpointStatus
+    from kvstore.cli.run import write
+    from kvstore.client.methods import STATUS
+    from kvstore.pb import etcdserverpb_pb2 as pb
+
+    async def ask(client: Client, target: Endpoint) -> EndpointStatus:
+        return EndpointStatus(target.name, await client.caller.at(target, STATUS, pb.StatusRequest()))
+
+    found, complete = _ask_each(settings, cluster, ask, "Failed to get the status of endpoint")
+    write(printer.endpoint_status(found))
+    if not complete:
+        raise CommandFailed(None, ERROR)
+
+
+@endpoint.command("hashkv", cls=Verb, epilog="\b\nExample:\n  kvctl endpoint hashkv --cluster")
+@click.argument("arguments", nargs=-1, metavar="")
+@click.option("--cluster", is_flag=True, help="Every member of the cluster instead of --endpoints.")
+@click.option("--rev", type=int, default=0, help="History up to this revision.  [default: all]")
+@click.pass_obj
+def hashkv(settings: Settings, arguments: tuple[str, ...], cluster: bool, rev: int) -> None:
+    """Print a hash of each server's history: members that agree print the same."""
+    printer = settings.printer(table=True)
+    from kvstore.cli.output import EndpointHash
+    from kvstore.cli.run import write
+    from kvstore.client.methods import HASH_KV
+    from kvstore.pb import etcdserverpb_pb2 as pb
+
+    async def ask(client: Client, target: Endpoint) -> EndpointHash:
+        return EndpointHash(
+            target.name, await client.caller.at(target, HASH_KV, pb.HashKVRequest(revision=rev))
+        )
+
+    found, complete = _ask_each(settings, cluster, ask, "Failed to get the hash of endpoint")
+    write(printer.endpoint_hashkv(found))
+    if not complete:
+        raise CommandFailed(None, ERROR)
+
+
+@endpoint.command("health", cls=Verb, epilog="\b\nExample:\n  kvctl endpoint health --cluster")
+@click.argument("arguments", nargs=-1, metavar="")
+@click.option("--cluster", is_flag=True, help="Every member of the cluster instead of --endpoints.")
+@click.pass_obj
+def health(settings: Settings, arguments: tuple[str, ...], cluster: bool) -> None:
+    """Have each server answer a linearizable read. Exit status 1 if one does not."""
+    printer = settings.printer(table=True)
+    from kvstore.cli.output import EndpointHealth
+    from kvstore.cli.run import write
+    from kvstore.client.errors import ClientError
+
+    async def ask(client: Client, target: Endpoint) -> EndpointHealth:
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        try:
+            problem = await _problem(client, target)
+        except ClientError as error:
+            problem = _short(error, settings)
+        return EndpointHealth(target.name, not problem, clock() - started, problem)
+
+    found, _ = _ask_each(settings, cluster, ask, "")
+    write(printer.endpoint_health(found))
+    sick = [each for each in found if not each.healthy]
+    if settings.write_out == "simple":
+        for each in sick:
+            click.echo(f"{each.endpoint} is unhealthy: failed to commit proposal: {each.error}", err=True)
+    if sick:
+        raise CommandFailed("unhealthy cluster")
+
+
+@click.group("alarm", cls=Noun)
+def alarm() -> None:
+    """Alarms: a member out of space, or with damaged data."""
+
+
+@alarm.command("list", cls=Verb, epilog="\b\nExample:\n  kvctl alarm list")
+@click.argument("arguments", nargs=-1, metavar="")
+@click.pass_obj
+def alarm_list(settings: Settings, arguments: tuple[str, ...]) -> None:
+    """List all alarms."""
+    if arguments:
+        raise bad_arguments("alarm list command accepts no arguments")
+    printer = settings.printer()
+    from kvstore.cli.run import with_client, write
+
+    write(printer.alarms(with_client(settings, _alarms)))
+
+
+@alarm.command("disarm", cls=Verb, epilog="\b\nExample:\n  kvctl alarm disarm")
+@click.argument("arguments", nargs=-1, metavar="")
+@click.pass_obj
+def alarm_disarm(settings: Settings, arguments: tuple[str, ...]) -> None:
+    """Take back all alarms. Prints those there were."""
+    if arguments:
+        raise bad_arguments("alarm disarm command accepts no arguments")
+    printer = settings.printer()
+    from kvstore.cli.run import with_client, write
+    from kvstore.client.methods import ALARM
+    from kvstore.pb import etcdserverpb_pb2 as pb
+
+    async def do(client: Client) -> pb.AlarmResponse:
+        disarmed = pb.AlarmResponse()
+        for each in (await _alarms(client)).alarms:
+            request = pb.AlarmRequest(
+                action=pb.AlarmRequest.DEACTIVATE, memberID=each.memberID, alarm=each.alarm
+            )
+            disarmed.alarms.extend((await client.caller.write(ALARM, request)).alarms)
+        return disarmed
+
+    write(printer.alarms(with_client(settings, do)))
+
+
+async def _members(client: Client) -> pb.MemberListResponse:
+    from kvstore.client.methods import MEMBER_LIST
+    from kvstore.pb import etcdserverpb_pb2 as pb
+
+    return await client.caller.read(MEMBER_LIST, pb.MemberListRequest(linearizable=True))
+
+
+async def _alarms(client: Client) -> pb.AlarmResponse:
+    from kvstore.client.methods import ALARM
+    from kvstore.pb import etcdserverpb_pb2 as pb
+
+    return await client.caller.read(ALARM, pb.AlarmRequest(action=pb.AlarmRequest.GET))
+
+
+async def _problem(client: Client, target: Endpoint) -> str:
+    """Empty when the server commits reads and has no alarm. A refusal for want of permission is an answer."""
+    from kvstore.client.errors import PermissionDenied
+    from kvstore.client.methods import ALARM, RANGE
+    from kvstore.pb import etcdserverpb_pb2 as pb
+
+    try:
+        await client.caller.at(target, RANGE, pb.RangeRequest(key=b"health"))
+        answer = await client.caller.at(target, ALARM, pb.AlarmRequest(action=pb.AlarmRequest.GET))
+    except PermissionDenied:
+        return ""
+    names = ", ".join(pb.AlarmType.Name(each.alarm) for each in answer.alarms)
+    return f"Active Alarm(s): {names}" if names else ""
+
+
+def _ask_each(
+    settings: Settings,
+    cluster: bool,
+    ask: Callable[[Client, Endpoint], Awaitable[Result]],
+    failing: str,
+) -> tuple[list[Result], bool]:
+    """Asks all servers at once. Returns the answers in the servers' order, and whether all answered; what
+    the others did goes to stderr."""
+    from kvstore.cli.run import with_client
+    from kvstore.client.endpoints import parse_endpoints
+    from kvstore.client.errors import ClientError
+
+    async def one(client: Client, target: Endpoint) -> Result | None:
+        try:
+            return await ask(client, target)
+        except ClientError as error:
+            click.echo(f"{failing} {target.name} ({_short(error, settings)})", err=True)
+            return None
+
+    async def all_(client: Client) -> list[Result | None]:
+        targets: Sequence[Endpoint] = client.caller.choice.endpoints
+        if cluster:
+            members = (await _members(client)).members
+            targets = parse_endpoints([url for each in members for url in each.clientURLs])
+        return await asyncio.gather(*(one(client, target) for target in targets))
+
+    answers = with_client(settings, all_)
+    found = [answer for answer in answers if answer is not None]
+    return found, len(found) == len(answers)
+
+
+def _short(error: Exception, settings: Settings) -> str:
+    """Why one server of several did not answer; which one, the line says already."""
+    from kvstore.client.caller import reason
+    from kvstore.client.errors import ClientError, RequestTimeout
+
+    assert isinstance(error, ClientError)
+    if isinstance(error, RequestTimeout):
+        return f"no answer within {settings.command_timeout_s:g} s"
+    return reason(error.message)

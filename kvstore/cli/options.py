@@ -1,0 +1,239 @@
+"""The flags every command takes, before or after its name, and the settings they amount to.
+
+A flag beats its variable, KVCTL_* beats ETCDCTL_*. click reads them; nothing here imports the client until a
+command asks for one, because kvctl's start is mostly imports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kvstore.cli.failures import BAD_FEATURE, CommandFailed
+from kvstore.cli.text import parse_bool, parse_duration_s
+
+if TYPE_CHECKING:
+    from kvstore.cli.output import Printer
+    from kvstore.client import Client
+
+FORMATS = ("simple", "json", "fields", "table")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the flags and the environment say. ctx.obj of every command."""
+
+    endpoints: tuple[str, ...] = ("127.0.0.1:2379",)
+    command_timeout_s: float = 5.0
+    dial_timeout_s: float = 2.0
+    write_out: str = "simple"
+    hex: bool = False
+    debug: bool = False
+    cacert: str = ""
+    cert: str = ""
+    key: str = ""
+
+    def client(self) -> Client:
+        """Endpoints in the order given, and no waiting for endpoints that refuse the connection."""
+        from kvstore.client import Client
+
+        return Client(
+            self.endpoints,
+            timeout_s=self.command_timeout_s,
+            dial_timeout_s=self.dial_timeout_s,
+            wait_for_endpoints=False,
+            shuffle=False,
+            credentials=self._credentials(),
+        )
+
+    def printer(self, *, table: bool = False) -> Printer:
+        """table: the command can be written as a table. Refusing comes before anything is done."""
+        from kvstore.cli.output import printer
+
+        if self.write_out not in FORMATS:
+            raise CommandFailed("unsupported output format", BAD_FEATURE)
+        if self.write_out == "table" and not table:
+            raise CommandFailed("table not supported as output format", BAD_FEATURE)
+        return printer(self.write_out, hex_strings=self.hex)
+
+    def _credentials(self) -> Any:
+        if not (self.cacert or self.cert or self.key):
+            return None
+        import grpc
+
+        def content(path: str) -> bytes | None:
+            if not path:
+                return None
+            try:
+                with open(path, "rb") as file:
+                    return file.read()
+            except OSError as problem:
+                raise CommandFailed(f"{path}: {problem.strerror}") from None
+
+        return grpc.ssl_channel_credentials(content(self.cacert), content(self.key), content(self.cert))
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, int | float):
+            return float(value)
+        try:
+            return parse_duration_s(value)
+        except ValueError as problem:
+            self.fail(str(problem), param, ctx)
+
+
+def _flags() -> list[click.Option]:
+    """Options without defaults: None means that neither a flag nor a variable was given here."""
+    made = [
+        click.Option(
+            ["--endpoints"],
+            metavar="LIST",
+            multiple=True,
+            help="Servers, host:port, with commas between.  [default: 127.0.0.1:2379]",
+        ),
+        click.Option(
+            ["--command-timeout"], type=Duration(), help="Limit for one short command.  [default: 5s]"
+        ),
+        click.Option(["--dial-timeout"], type=Duration(), help="Limit for one connection.  [default: 2s]"),
+        click.Option(
+            ["-w", "--write-out"], metavar="FORMAT", help="simple, json, fields or table.  [default: simple]"
+        ),
+        click.Option(["--hex"], is_flag=True, default=None, help="Print keys and values as \\x.. escapes."),
+        click.Option(["--debug"], is_flag=True, default=None, help="Say more when something fails."),
+        click.Option(["--cacert"], metavar="FILE", help="Trust servers certified by this CA."),
+        click.Option(["--cert"], metavar="FILE", help="Certificate to show to the server."),
+        click.Option(["--key"], metavar="FILE", help="Private key of --cert."),
+    ]
+    return made
+
+
+NAMES = tuple(option.name or "" for option in _flags())
+
+
+class _Flagged:
+    """Adds the common flags to a click command, and Go's way of writing them (--flag=true)."""
+
+    params: list[click.Parameter]
+
+    def add_flags(self, *, hidden: bool) -> None:
+        flags = _flags()
+        for flag in flags:
+            flag.hidden = hidden
+        self.params = [*self.params, *flags]
+
+    def plain(self, arguments: Sequence[str]) -> list[str]:
+        """--flag=true to --flag, and --flag=false to nothing, as click knows flags only bare."""
+        switches = {
+            name
+            for param in self.params
+            if isinstance(param, click.Option) and param.is_flag
+            for name in param.opts
+        }
+        kept: list[str] = []
+        for position, argument in enumerate(arguments):
+            if argument == "--":
+                return kept + list(arguments[position:])
+            name, equals, value = argument.partition("=")
+            if equals and name in switches:
+                try:
+                    if not parse_bool(value):
+                        continue
+                except ValueError as problem:
+                    raise click.BadParameter(
+                        f'invalid argument "{value}" for "{name}" flag: {problem}'
+                    ) from None
+                argument = name
+            kept.append(argument)
+        return kept
+
+
+def merge(ctx: click.Context) -> None:
+    """Takes the common flags out of the command's parameters and into its settings."""
+    given = {name: ctx.params.pop(name, None) for name in NAMES}
+    settings = ctx.obj if isinstance(ctx.obj, Settings) else Settings()
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value not in (None, ())}
+    if "endpoints" in changes:
+        words = [word.strip() for text in changes["endpoints"] for word in text.split(",")]
+        changes["endpoints"] = tuple(word for word in words if word)
+    for name in ("command_timeout", "dial_timeout"):
+        if name in changes:
+            changes[name + "_s"] = changes.pop(name)
+    ctx.obj = replace(settings, **changes)
+
+
+class Verb(_Flagged, click.Command):
+    """A command that also takes the common flags. Its callback finds them in ctx.obj."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.add_flags(hidden=True)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, self.plain(args))
+        merge(ctx)
+        return rest
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
+        _tell_of_common_flags(formatter)
+
+
+class Noun(_Flagged, click.Group):
+    """A group of verbs that also takes the common flags."""
+
+    command_class = Verb
+    shows_flags = False
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.add_flags(hidden=not self.shows_flags)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, self.plain(args))
+        merge(ctx)
+        return rest
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
+        if not self.shows_flags:
+            _tell_of_common_flags(formatter)
+
+
+def _tell_of_common_flags(formatter: click.HelpFormatter) -> None:
+    formatter.write_paragraph()
+    formatter.write_text("--endpoints, --write-out and the other flags of all commands: kvctl --help")
+
+
+def from_environment(environment: Mapping[str, str]) -> Settings:
+    """The settings before any flag. Raises CommandFailed for a value that cannot be read."""
+    changes: dict[str, Any] = {}
+    for name in NAMES:
+        variable = next(
+            (
+                prefix + name.upper()
+                for prefix in ("KVCTL_", "ETCDCTL_")
+                if environment.get(prefix + name.upper())
+            ),
+            None,
+        )
+        if variable is None:
+            continue
+        value = environment[variable]
+        try:
+            if name == "endpoints":
+                changes[name] = tuple(word.strip() for word in value.split(",") if word.strip())
+            elif name in ("command_timeout", "dial_timeout"):
+                changes[name + "_s"] = parse_duration_s(value)
+            elif name in ("hex", "debug"):
+                changes[name] = parse_bool(value)
+            else:
+                changes[name] = value
+        except ValueError as problem:
+            raise CommandFailed(f"{variable}: {problem}") from None
+    return Settings(**changes)

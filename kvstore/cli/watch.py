@@ -1,0 +1,135 @@
+"""kvctl watch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kvstore.cli.failures import INTERRUPTED, CommandFailed, bad_arguments
+from kvstore.cli.kv import as_bytes
+from kvstore.cli.options import Settings, Verb
+from kvstore.cli.text import quote
+
+if TYPE_CHECKING:
+    from kvstore.cli.output import Printer
+    from kvstore.client import Client, Watch, WatchBatch
+
+
+class WatchVerb(Verb):
+    """What follows -- is a command to run, flags and all."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        words = list(args)
+        split = words.index("--") if "--" in words else len(words)
+        rest = super().parse_args(ctx, words[:split])
+        ctx.params["command"] = tuple(words[split + 1 :])
+        return rest
+
+
+@click.command(
+    "watch",
+    cls=WatchVerb,
+    epilog="\b\nExamples:\n  kvctl watch greeting\n  kvctl watch services/ --prefix --rev 1200\n"
+    "  kvctl watch config -- sh -c 'echo $ETCD_WATCH_VALUE'\n\n"
+    "The command after -- runs once for each event, with ETCD_WATCH_REVISION, ETCD_WATCH_EVENT_TYPE, "
+    "ETCD_WATCH_KEY and ETCD_WATCH_VALUE (the last three quoted).",
+)
+@click.argument("arguments", nargs=-1, metavar="KEY [RANGE_END] [-- COMMAND...]")
+@click.option("--prefix", is_flag=True, help="All keys that begin with KEY.")
+@click.option("--rev", type=int, default=0, help="From this revision on; the past is sent first.")
+@click.option("--prev-kv", is_flag=True, help="Print the pair as it was before, too.")
+@click.option("--progress-notify", is_flag=True, help="Print how far the watch is, when nothing happens.")
+@click.pass_obj
+def watch(settings: Settings, /, **flags: Any) -> None:
+    """Print every change of KEY, or of the keys from KEY up to RANGE_END, until stopped. It goes on at
+    another endpoint when the connection is lost, without losing or repeating a change."""
+    key, range_end = watched(flags["arguments"], flags["prefix"], os.environ)
+    printer = settings.printer()
+    from kvstore.cli.run import with_client
+
+    async def follow(client: Client) -> None:
+        made = client.watch(
+            key,
+            range_end=range_end,
+            prefix=flags["prefix"],
+            start_revision=flags["rev"],
+            prev_kv=flags["prev_kv"],
+        )
+        await _print(made, printer, flags["command"], progress=flags["progress_notify"])
+
+    with_client(settings, follow)
+
+
+def watched(
+    arguments: tuple[str, ...], prefix: bool, environment: Mapping[str, str]
+) -> tuple[bytes, bytes | None]:
+    """(key, range_end), from the arguments or else from ETCDCTL_WATCH_KEY and ETCDCTL_WATCH_RANGE_END."""
+    named = environment.get("KVCTL_WATCH_KEY") or environment.get("ETCDCTL_WATCH_KEY")
+    if named:
+        if arguments:
+            raise bad_arguments("bad number of arguments (found conflicting environment key)")
+        end = environment.get("KVCTL_WATCH_RANGE_END") or environment.get("ETCDCTL_WATCH_RANGE_END")
+        arguments = (named, end) if end else (named,)
+    if not 1 <= len(arguments) <= 2:
+        raise bad_arguments("bad number of arguments")
+    if len(arguments) == 2 and prefix:
+        raise bad_arguments("`range_end` and `--prefix` are mutually exclusive")
+    return as_bytes(arguments[0]), as_bytes(arguments[1]) if len(arguments) == 2 else None
+
+
+def event_environments(batch: WatchBatch) -> list[dict[str, str]]:
+    """The variables for the command, one set an event."""
+    return [
+        {
+            "ETCD_WATCH_REVISION": str(batch.header.revision),
+            "ETCD_WATCH_EVENT_TYPE": quote(event.type),
+            "ETCD_WATCH_KEY": quote(event.kv.key),
+            "ETCD_WATCH_VALUE": quote(event.kv.value),
+        }
+        for event in batch.events
+    ]
+
+
+async def _print(made: Watch, printer: Printer, command: tuple[str, ...], *, progress: bool) -> None:
+    from kvstore.cli.output import WatchEnd
+    from kvstore.cli.run import write
+    from kvstore.client.errors import Compacted, WatchCanceled
+
+    try:
+        async with made:
+            async for batch in made:
+                if batch.is_progress:
+                    if not progress:
+                        continue
+                    write(b"progress notify: %d\n" % batch.revision)
+                write(printer.watch(batch))
+                if command:
+                    _run_command(command, batch)
+    except (Compacted, WatchCanceled) as ended:
+        click.echo(f"watch was canceled ({ended.message})", err=True)
+        compact_revision = ended.compact_revision if isinstance(ended, Compacted) else 0
+        write(printer.watch_end(WatchEnd(ended.header, compact_revision)))
+        raise CommandFailed("watch is canceled by the server", INTERRUPTED) from None
+
+
+def _run_command(command: tuple[str, ...], batch: WatchBatch) -> None:
+    """Runs to its end before the next event is read: commands never overlap, and keep the events' order."""
+    named = "[" + " ".join(quote(word) for word in command) + "]"
+    for variables in event_environments(batch):
+        try:
+            done = subprocess.run(
+                command, env={**os.environ, **variables}, stdin=subprocess.DEVNULL, check=False
+            )
+        except OSError as problem:
+            text = f"exec: {quote(command[0])}: {problem.strerror}"
+            print(f"command {named} error ({text})", file=sys.stderr)
+            raise CommandFailed(None) from None
+        if done.returncode:
+            ended = f"exit status {done.returncode}" if done.returncode > 0 else f"signal {-done.returncode}"
+            print(f"command {named} error ({ended})", file=sys.stderr)
+            raise CommandFailed(None)

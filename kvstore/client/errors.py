@@ -1,0 +1,281 @@
+"""One tree of client errors. Each says whether its outcome is definite, and whether another member may do better.
+
+definite:   the request certainly had no effect (or was a read), so repeating it is safe.
+elsewhere:  the fault is this member's or this connection's, so another endpoint is worth a try.
+
+A write goes to another endpoint only when its failure is both; a read has no effect, so elsewhere is enough.
+from_status() is the one place that decides, from a gRPC status and etcd's own string. What it does not know
+it takes for unknown: a wrong guess there costs an error, a wrong guess the other way a write done twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from grpc import StatusCode
+
+from kvstore.client.results import Header
+
+PREFIX = "etcdserver: "
+
+
+class ClientError(Exception):
+    """Base of everything the client raises. message is the server's own text where there is one."""
+
+    code: StatusCode = StatusCode.UNKNOWN
+    definite: bool = True
+    elsewhere: bool = False
+
+    def __init__(self, message: str = "", *, code: StatusCode | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if code is not None:
+            self.code = code
+
+
+class OutcomeUnknown(ClientError):
+    """The write left this client and no answer says what became of it: it may have taken effect, or may yet."""
+
+    code = StatusCode.UNAVAILABLE
+    definite = False
+
+
+class Unreachable(ClientError):
+    """No connection: not a byte of the request left this client. reasons: endpoint to what went wrong there."""
+
+    code = StatusCode.UNAVAILABLE
+    elsewhere = True
+
+    def __init__(self, message: str = "", *, reasons: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.reasons = dict(reasons or {})
+
+
+class ConnectionLost(ClientError):
+    """The connection broke under a read, which is safe to repeat."""
+
+    code = StatusCode.UNAVAILABLE
+    elsewhere = True
+
+
+class RequestTimeout(ClientError):
+    """A read had no answer in time. A write with no answer in time is OutcomeUnknown."""
+
+    code = StatusCode.DEADLINE_EXCEEDED
+    elsewhere = True
+
+
+class ClientClosed(ClientError):
+    """The client was closed; nothing was sent."""
+
+    code = StatusCode.CANCELLED
+
+
+class NoLeader(ClientError):
+    """The member sees no leader and refused the request before proposing it."""
+
+    code = StatusCode.UNAVAILABLE
+    elsewhere = True
+
+
+class LeaderChanged(ClientError):
+    """A linearizable read was caught by a change of leader."""
+
+    code = StatusCode.UNAVAILABLE
+    elsewhere = True
+
+
+class TooManyRequests(ClientError):
+    """The member is too far behind to take more; it did not propose the request."""
+
+    code = StatusCode.RESOURCE_EXHAUSTED
+    elsewhere = True
+
+
+class NotProposed(ClientError):
+    """The member refused the request before proposing it, for a reason of its own (a learner, an old version)."""
+
+    code = StatusCode.UNAVAILABLE
+    elsewhere = True
+
+
+class NotLeader(ClientError):
+    """Only the leader can do this."""
+
+    code = StatusCode.FAILED_PRECONDITION
+
+
+class InvalidRequest(ClientError):
+    """The request itself is wrong; repeating it cannot help."""
+
+    code = StatusCode.INVALID_ARGUMENT
+
+
+class EmptyKey(InvalidRequest): ...
+
+
+class KeyNotFound(InvalidRequest):
+    """ignore_value or ignore_lease on a key that is not there."""
+
+
+class DuplicateKey(InvalidRequest):
+    """One transaction writes the same key twice."""
+
+
+class TooManyOperations(InvalidRequest): ...
+
+
+class RequestTooLarge(InvalidRequest): ...
+
+
+class Compacted(ClientError):
+    """The revision asked for is gone. compact_revision is the oldest still readable, 0 where not told."""
+
+    code = StatusCode.OUT_OF_RANGE
+
+    def __init__(self, message: str = "", *, compact_revision: int = 0, header: Header | None = None) -> None:
+        super().__init__(message or PREFIX + "mvcc: required revision has been compacted")
+        self.compact_revision = compact_revision
+        self.header = header or Header()
+
+
+class FutureRevision(ClientError):
+    code = StatusCode.OUT_OF_RANGE
+
+
+class LeaseTtlTooLarge(ClientError):
+    code = StatusCode.OUT_OF_RANGE
+
+
+class LeaseNotFound(ClientError):
+    code = StatusCode.NOT_FOUND
+
+
+class LeaseExists(ClientError):
+    code = StatusCode.FAILED_PRECONDITION
+
+
+class MemberNotFound(ClientError):
+    code = StatusCode.NOT_FOUND
+
+
+class NoSpace(ClientError):
+    """The database is over its quota. Not definite: etcd may apply the write that crosses the quota and
+    still answer this (its apply-time check), and the answer is the same as that of a refusal."""
+
+    code = StatusCode.RESOURCE_EXHAUSTED
+    definite = False
+
+
+class Corrupt(ClientError):
+    code = StatusCode.DATA_LOSS
+
+
+class PermissionDenied(ClientError):
+    code = StatusCode.PERMISSION_DENIED
+
+
+class Unauthenticated(ClientError):
+    code = StatusCode.UNAUTHENTICATED
+
+
+class Unimplemented(ClientError):
+    """The server does not know this method: an older etcd, or plain etcd asked for one of our own."""
+
+    code = StatusCode.UNIMPLEMENTED
+
+
+class WatchCanceled(ClientError):
+    """The server ended the watch, for good."""
+
+    code = StatusCode.CANCELLED
+
+    def __init__(self, reason: str = "", *, header: Header | None = None) -> None:
+        super().__init__(reason or "watch canceled by the server")
+        self.reason = reason
+        self.header = header or Header()
+
+
+# etcd's strings without their prefix. Clients match on the string, not the code: several strings reach the
+# wire under a code other than the one they are declared with.
+_TEXTS: dict[str, type[ClientError]] = {
+    "no leader": NoLeader,
+    "leader changed": LeaderChanged,
+    "too many requests": TooManyRequests,
+    "not capable": NotProposed,
+    "rpc not supported for learner": NotProposed,
+    "unhealthy cluster": NotProposed,
+    "raft proposal dropped": NotProposed,
+    "not leader": NotLeader,
+    "key is not provided": EmptyKey,
+    "key not found": KeyNotFound,
+    "duplicate key given in txn request": DuplicateKey,
+    "too many operations in txn request": TooManyOperations,
+    "request is too large": RequestTooLarge,
+    "mvcc: required revision has been compacted": Compacted,
+    "mvcc: required revision is a future revision": FutureRevision,
+    "mvcc: database space exceeded": NoSpace,
+    "too large lease TTL": LeaseTtlTooLarge,
+    "requested lease not found": LeaseNotFound,
+    "lease already exists": LeaseExists,
+    "member not found": MemberNotFound,
+    "corrupt cluster": Corrupt,
+}
+
+_CODES: dict[StatusCode, type[ClientError]] = {
+    StatusCode.INVALID_ARGUMENT: InvalidRequest,
+    StatusCode.PERMISSION_DENIED: PermissionDenied,
+    StatusCode.UNAUTHENTICATED: Unauthenticated,
+    StatusCode.UNIMPLEMENTED: Unimplemented,
+}
+
+# The codes under which a request may have been carried out: the transport's own, and the server's for
+# "request timed out" and "server stopped", which etcd sends after the proposal as well as before it.
+_UNSETTLED = frozenset(
+    (
+        StatusCode.CANCELLED,
+        StatusCode.UNKNOWN,
+        StatusCode.DEADLINE_EXCEEDED,
+        StatusCode.ABORTED,
+        StatusCode.INTERNAL,
+        StatusCode.UNAVAILABLE,
+        StatusCode.DATA_LOSS,
+        StatusCode.RESOURCE_EXHAUSTED,
+    )
+)
+
+# What grpcio says when it never had a connection to send the request on (grpcio 1.62 to 1.85). Everything
+# else it says under UNAVAILABLE ("Socket closed", "Connection reset by peer", "GOAWAY received") can come
+# after the request left. A stream the server certainly never looked at is repeated by grpcio itself.
+_NEVER_SENT = ("failed to connect to all addresses", "errors resolving ", "DNS resolution failed")
+
+# The message size limits, as the sender's own grpcio, a server on grpcio and one on grpc-go word them.
+_NEVER_TAKEN = (
+    "CLIENT: Sent message larger",
+    "Sent message larger",
+    "grpc: received message larger",
+    "SERVER: ",
+)
+
+
+def from_status(code: StatusCode, details: str | None, *, write: bool) -> ClientError:
+    """The error for one failed call. write: the request may have an effect, so what is unclear is unknown."""
+    text = details or ""
+    known = _TEXTS.get(text.removeprefix(PREFIX))
+    if known is not None:
+        error = known(text)
+        if known is not Compacted:
+            error.code = code
+        return error
+    if code is StatusCode.UNAVAILABLE and text.startswith(_NEVER_SENT):
+        return Unreachable(text)
+    if code is StatusCode.RESOURCE_EXHAUSTED and text.startswith(_NEVER_TAKEN):
+        return RequestTooLarge(text, code=code)
+    if code in _UNSETTLED:
+        if write:
+            return OutcomeUnknown(text or code.name, code=code)
+        if code is StatusCode.DATA_LOSS or "larger than max" in text:
+            return ClientError(text, code=code)
+        timed_out = code is StatusCode.DEADLINE_EXCEEDED or "timed out" in text
+        return (RequestTimeout if timed_out else ConnectionLost)(text or code.name, code=code)
+    return _CODES.get(code, ClientError)(text, code=code)

@@ -1,0 +1,149 @@
+"""Other programs, started and ended by pid, their output read line by line as it comes.
+
+Each gets a session of its own, so that Ctrl-C at the terminal reaches only us and we end the others in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+
+
+class ProgramFailed(Exception):
+    """A program did not say what it should in time, or ended before it."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 nobody has at this moment."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+class Program:
+    """One running program. lines: everything it has written so far, stdout and stderr in one."""
+
+    def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
+        self.name = name
+        self.pid = process.pid
+        self.lines: list[str] = []
+        self._process = process
+        self._news = asyncio.Event()
+        self._reading = asyncio.ensure_future(self._read())
+
+    @classmethod
+    async def start(
+        cls, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> Program:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+            limit=1 << 20,
+            env={**os.environ, **(environment or {})},
+        )
+        return cls(name, process)
+
+    @property
+    def status(self) -> int | None:
+        """None while it runs; negative when a signal ended it."""
+        return self._process.returncode
+
+    async def wait_line(self, pattern: str, timeout_s: float = 15.0, start: int = 0) -> re.Match[str]:
+        """The first line, from number start on, in which the pattern is found. Raises ProgramFailed."""
+        return await self.wait_for(
+            lambda line: re.search(pattern, line), f"a line with {pattern!r}", timeout_s, start
+        )
+
+    async def wait_for(
+        self, find: Callable[[str], re.Match[str] | None], what: str, timeout_s: float, start: int = 0
+    ) -> re.Match[str]:
+        seen = start
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    self._news.clear()
+                    for line in self.lines[seen:]:
+                        seen += 1
+                        if found := find(line):
+                            return found
+                    if self._reading.done():
+                        raise ProgramFailed(f"{self.name} ended before {what}:\n{self.tail()}")
+                    await self._news.wait()
+        except TimeoutError:
+            raise ProgramFailed(f"{self.name}: not {what} within {timeout_s:g} s:\n{self.tail()}") from None
+
+    def tail(self, count: int = 15) -> str:
+        return "\n".join(f"    {line}" for line in self.lines[-count:])
+
+    def signal(self, number: int) -> None:
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    async def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        await self.ended()
+
+    async def stop(self, timeout_s: float = 5.0) -> int:
+        """SIGTERM, and SIGKILL when that takes too long; its status."""
+        self.signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self.ended()
+        except TimeoutError:
+            await self.kill()
+            return await self.ended()
+
+    async def ended(self) -> int:
+        status = await self._process.wait()
+        # A grandchild that was left behind may hold the pipe open; what it writes is not waited for.
+        await asyncio.wait([self._reading], timeout=0.5)
+        self._reading.cancel()
+        self._news.set()
+        return status
+
+    async def _read(self) -> None:
+        assert self._process.stdout is not None
+        try:
+            async for data in self._process.stdout:
+                self.lines.append(data.decode(errors="replace").rstrip("\n"))
+                self._news.set()
+        finally:
+            self._news.set()
+
+
+class Programs:
+    """Everything started here is ended at the end: asked first, last started first asked, then killed."""
+
+    def __init__(self) -> None:
+        self._running: list[Program] = []
+
+    async def __aenter__(self) -> Programs:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._running:
+            await self._running.pop().stop()
+
+    async def start(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> Program:
+        program = await Program.start(name, command, environment)
+        self._running.append(program)
+        return program

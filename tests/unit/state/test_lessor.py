@@ -1,0 +1,108 @@
+"""Leases on literal times: grant at the next tick, whole TTL at a promotion, no revival."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvstore.errors import LeaseExists, LeaseNotFound, NotLeader
+from kvstore.state.lessor import EXPIRED, Lessor
+
+
+def leading(*leases: tuple[int, int], now: float = 100.0) -> Lessor:
+    lessor = Lessor()
+    for lease_id, ttl_ms in leases:
+        lessor.grant(lease_id, ttl_ms)
+    lessor.promote(now)
+    return lessor
+
+
+def test_expiry_is_handed_out_when_due_and_again_only_later() -> None:
+    lessor = leading((1, 2000), (2, 5000))
+    assert lessor.tick(101.999) == []
+    assert lessor.tick(102.0) == [1]
+    assert lessor.tick(102.5) == [], "already handed out"
+    assert lessor.tick(104.9) == []
+    assert lessor.tick(105.0) == [1, 2], "1 is still there three seconds later"
+    lessor.revoke(1)
+    lessor.revoke(2)
+    assert lessor.tick(120.0) == []
+    assert lessor.next_deadline() is None
+
+
+def test_a_renewal_starts_the_whole_ttl_again() -> None:
+    lessor = leading((1, 2000))
+    assert lessor.keepalive(1, 101.5) == 2000
+    assert lessor.tick(102.0) == []
+    assert lessor.remaining_ms(1, 102.0) == 1500
+    assert lessor.tick(103.5) == [1]
+
+
+def test_an_expired_lease_is_not_revived() -> None:
+    lessor = leading((1, 2000))
+    assert lessor.keepalive(1, 102.0) == EXPIRED
+    assert lessor.is_expired(1, 102.0)
+    assert lessor.remaining_ms(1, 102.5) == 0
+    assert lessor.tick(102.5) == [1]
+    lessor.revoke(1)
+    assert lessor.keepalive(1, 103.0) is None
+    assert not lessor.is_expired(1, 103.0)
+    assert lessor.remaining_ms(1, 103.0) is None
+
+
+def test_a_lease_granted_by_apply_starts_at_the_next_tick() -> None:
+    lessor = leading()
+    lessor.grant(7, 1000)
+    assert not lessor.is_expired(7, 999.0), "its time has not begun"
+    assert lessor.remaining_ms(7, 999.0) == 1000
+    assert lessor.tick(200.0) == []
+    assert lessor.tick(200.999) == []
+    assert lessor.tick(201.0) == [7]
+
+
+def test_a_lease_revoked_before_its_first_tick_is_forgotten() -> None:
+    lessor = leading()
+    lessor.grant(7, 1000)
+    lessor.revoke(7)
+    assert lessor.tick(200.0) == [] and lessor.next_deadline() is None
+
+
+def test_a_new_leader_gives_every_lease_its_whole_ttl() -> None:
+    lessor = leading((1, 2000))
+    lessor.demote()
+    assert lessor.tick(500.0) == []
+    assert lessor.remaining_ms(1, 500.0) == 2000
+    with pytest.raises(NotLeader):
+        lessor.keepalive(1, 500.0)
+    lessor.promote(500.0)
+    assert lessor.tick(501.9) == []
+    assert lessor.tick(502.0) == [1]
+
+
+def test_a_renewal_costs_no_heap_entry() -> None:
+    lessor = leading((1, 2000))
+    for step in range(1000):
+        lessor.keepalive(1, 100 + step / 1000)
+    assert lessor.next_deadline() == 102.0
+    assert lessor.tick(102.0) == []
+    assert lessor.next_deadline() == 102.999
+
+
+def test_keys_come_sorted_and_leave_when_detached() -> None:
+    lessor = leading((1, 2000))
+    for key in (b"b", b"a", b"c"):
+        lessor.attach(1, key)
+    lessor.detach(1, b"b")
+    lessor.detach(9, b"b")
+    assert lessor.keys(1) == [b"a", b"c"]
+    assert lessor.keys(9) == []
+    assert lessor.leases() == [1]
+
+
+def test_grant_and_revoke_refuse_what_etcd_refuses() -> None:
+    lessor = leading((1, 2000))
+    with pytest.raises(LeaseExists):
+        lessor.grant(1, 1000)
+    with pytest.raises(LeaseNotFound):
+        lessor.grant(0, 1000)
+    with pytest.raises(LeaseNotFound):
+        lessor.revoke(9)

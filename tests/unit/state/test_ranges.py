@@ -1,0 +1,110 @@
+"""Range as etcd answers it, quirks included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kvstore.errors import Compacted, FutureRevision
+from kvstore.pb.etcdserverpb_pb2 import RangeRequest
+from tests.unit.state.harness import Replica
+
+KEY, VERSION, CREATE, MOD, VALUE = range(5)
+NONE, ASCEND, DESCEND = range(3)
+
+
+@pytest.fixture
+def replica(tmp_path: Path) -> Replica:
+    """a=3 b=2 c=1 d=0 at revisions 2 to 5, b put again at 6: half committed, half in the overlay."""
+    replica = Replica(str(tmp_path))
+    for key, value in ((b"a", b"3"), (b"b", b"2"), (b"c", b"1")):
+        replica.put(key, value)
+    replica.machine.flush()
+    replica.put(b"d", b"0")
+    replica.put(b"b", b"2")
+    return replica
+
+
+@pytest.mark.parametrize(
+    ("order", "target", "limit", "keys", "more"),
+    [
+        (NONE, KEY, 0, b"abcd", False),
+        (NONE, KEY, 2, b"ab", True),
+        (NONE, KEY, 4, b"abcd", False),
+        (NONE, KEY, -1, b"abcd", False),
+        (DESCEND, KEY, 0, b"dcba", False),
+        (DESCEND, KEY, 1, b"d", True),
+        (ASCEND, VALUE, 2, b"dc", True),
+        (DESCEND, VALUE, 0, b"abcd", False),
+        (NONE, VALUE, 2, b"cb", True),  # only the first three keys are sorted: etcd's own quirk
+        (NONE, VALUE, 0, b"dcba", False),
+        (ASCEND, VERSION, 0, b"acdb", False),
+        (DESCEND, VERSION, 0, b"bacd", False),
+        (ASCEND, CREATE, 0, b"abcd", False),
+        (DESCEND, MOD, 0, b"bdca", False),
+    ],
+)
+def test_order_and_limit(
+    replica: Replica, order: int, target: int, limit: int, keys: bytes, more: bool
+) -> None:
+    got = replica.range(b"a", b"z", sort_order=order, sort_target=target, limit=limit)
+    assert b"".join(kv.key for kv in got.kvs) == keys
+    assert (got.more, got.count) == (more, 4)
+
+
+@pytest.mark.parametrize(
+    ("filters", "limit", "keys", "more"),
+    [
+        ({"min_mod_revision": 4}, 0, b"bcd", False),
+        ({"max_mod_revision": 4}, 0, b"ac", False),
+        ({"min_create_revision": 3}, 2, b"bc", True),
+        ({"max_create_revision": 3}, 2, b"ab", False),
+    ],
+)
+def test_filters_leave_the_count_alone(
+    replica: Replica, filters: dict[str, int], limit: int, keys: bytes, more: bool
+) -> None:
+    got = replica.range(b"a", b"z", limit=limit, **filters)
+    assert b"".join(kv.key for kv in got.kvs) == keys
+    assert (got.more, got.count) == (more, 4)
+
+
+def test_count_only_and_keys_only(replica: Replica) -> None:
+    counted = replica.range(b"a", b"c", count_only=True, limit=1)
+    assert (list(counted.kvs), counted.count, counted.more) == ([], 2, False)
+    (pair,) = replica.range(b"b", keys_only=True).kvs
+    assert (pair.key, pair.value, pair.version, pair.mod_revision) == (b"b", b"", 2, 6)
+    assert replica.range(b"b", count_only=True).count == 1
+    assert replica.range(b"b", min_mod_revision=7).count == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "end", "keys"),
+    [
+        (b"b", b"", b"b"),
+        (b"x", b"", b""),
+        (b"b", b"\0", b"bcd"),
+        (b"\0", b"\0", b"abcd"),
+        (b"c", b"a", b""),
+        (b"b", b"b", b""),
+    ],
+)
+def test_range_ends(replica: Replica, key: bytes, end: bytes, keys: bytes) -> None:
+    got = replica.range(key, end)
+    assert b"".join(kv.key for kv in got.kvs) == keys
+    assert got.count == len(keys)
+
+
+def test_revisions(replica: Replica) -> None:
+    assert list(replica.values(3)) == [b"a", b"b"]
+    assert list(replica.values(-5)) == [b"a", b"b", b"c", b"d"], "a negative revision is now"
+    with pytest.raises(FutureRevision):
+        replica.values(7)
+    replica.compact(4)
+    assert list(replica.values(4)) == [b"a", b"b", b"c"], "the compaction revision itself is readable"
+    with pytest.raises(Compacted) as refused:
+        replica.values(3)
+    assert refused.value.compact_revision == 4
+    revision, _ = replica.machine.range(RangeRequest(key=b"a", revision=4))
+    assert revision == 6, "the header names the current revision"
