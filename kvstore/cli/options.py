@@ -127,30 +127,37 @@ class _Flagged:
             flag.hidden = hidden
         self.params = [*self.params, *flags]
 
-    def plain(self, arguments: Sequence[str]) -> list[str]:
-        """--flag=true to --flag, and --flag=false to nothing, as click knows flags only bare."""
+    def plain(self, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+        """(arguments, names): --flag=true made --flag, as click knows flags only bare; and the parameters of
+        the flags that were given as --flag=false, which click has no word for."""
         switches = {
-            name
+            spelling: param.name or ""
             for param in self.params
             if isinstance(param, click.Option) and param.is_flag
-            for name in param.opts
+            for spelling in param.opts
         }
         kept: list[str] = []
+        denied: list[str] = []
         for position, argument in enumerate(arguments):
             if argument == "--":
-                return kept + list(arguments[position:])
-            name, equals, value = argument.partition("=")
-            if equals and name in switches:
-                try:
-                    if not parse_bool(value):
-                        continue
-                except ValueError as problem:
-                    raise click.BadParameter(
-                        f'invalid argument "{value}" for "{name}" flag: {problem}'
-                    ) from None
-                argument = name
-            kept.append(argument)
-        return kept
+                kept += arguments[position:]
+                break
+            spelling, equals, value = argument.partition("=")
+            if not equals or spelling not in switches:
+                kept.append(argument)
+                continue
+            try:
+                (kept if parse_bool(value) else denied).append(spelling)
+            except ValueError as problem:
+                raise click.BadParameter(f'"{value}" for "{spelling}": {problem}') from None
+        return kept, [switches[spelling] for spelling in denied]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        kept, denied = self.plain(args)
+        rest: list[str] = super().parse_args(ctx, kept)  # type: ignore[misc]
+        ctx.params.update(dict.fromkeys(denied, False))
+        merge(ctx)
+        return rest
 
 
 def merge(ctx: click.Context) -> None:
@@ -174,11 +181,6 @@ class Verb(_Flagged, click.Command):
         super().__init__(*arguments, **keywords)
         self.add_flags(hidden=True)
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        rest = super().parse_args(ctx, self.plain(args))
-        merge(ctx)
-        return rest
-
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_epilog(ctx, formatter)
         _tell_of_common_flags(formatter)
@@ -193,11 +195,6 @@ class Noun(_Flagged, click.Group):
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self.add_flags(hidden=not self.shows_flags)
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        rest = super().parse_args(ctx, self.plain(args))
-        merge(ctx)
-        return rest
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_epilog(ctx, formatter)

@@ -237,7 +237,7 @@ def reason(text: str) -> str:
     _, found, rest = text.partition("last error: ")
     words = (rest if found else text).split(": ")
     kept = [word for word in words if not word.isupper() and not word.startswith(("ipv4:", "ipv6:", "unix:"))]
-    return ": ".join(kept) or text
+    return ": ".join(kept).removeprefix("Failed to connect to remote host: ") or text
 
 
 def cancelled_from_outside() -> bool:

@@ -57,9 +57,12 @@ class Stream(Generic[Request, Response]):
         self._call.cancel()
 
     async def close(self) -> None:
+        """Ends the call, and waits until grpcio is done with it: what completes after its loop was closed
+        would be reported as an error there."""
         self._call.cancel()
         if self._reading is not None:
             await asyncio.wait((self._reading,))
+        await self._call.code()
 
     async def _ended(self) -> ClientError:
         return from_status(await self._call.code(), await self._call.details(), write=False)

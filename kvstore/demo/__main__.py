@@ -36,7 +36,7 @@ class Teller:
 @click.option("--server", default="kvstore", show_default=True, help="Server program; `etcd` to compare.")
 def main(keep: bool, server: str) -> None:
     """Three members, a proxy and four web servers on loopback: announce, route, kill, and nothing is lost."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 110)
     try:
         status = asyncio.run(_main(console, keep, server_program(server)))
     except KeyboardInterrupt:

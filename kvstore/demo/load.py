@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from kvstore.client import Client, ClientError
 from kvstore.client.errors import OutcomeUnknown
 
 WRITES = "demo/writes/"
+PROBE_S = 0.02
 
 
 @dataclass(slots=True)
@@ -24,7 +26,7 @@ class Requests:
 
     url: str
     client_count: int = 4
-    pause_s: float = 0.004
+    pause_s: float = 0.002
     ok_count: int = 0
     failures: list[str] = field(default_factory=list)
     first_answers: dict[str, float] = field(default_factory=dict)
@@ -83,44 +85,54 @@ class Writes:
     acknowledged: dict[str, str] = field(default_factory=dict)
     unknown: dict[str, str] = field(default_factory=dict)
     refused_count: int = 0
-    acknowledged_at: list[tuple[float, float]] = field(default_factory=list)
+    _acknowledged_at: list[tuple[float, float]] = field(default_factory=list)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
         await asyncio.gather(*(self._one_writer(number) for number in range(self.writer_count)))
 
     async def _one_writer(self, writer: int) -> None:
-        number = 0
-        while True:
+        for number in itertools.count():
             key, value = f"{WRITES}{writer}/{number:06d}", f"value {writer} {number}"
-            sent_at = time()
-            try:
-                await self.client.put(key, value)
-            except OutcomeUnknown:
-                self.unknown[key] = value
-            except ClientError:
-                self.refused_count += 1
-                await asyncio.sleep(0.01)
-                continue
-            else:
-                self.acknowledged[key] = value
-                self.acknowledged_at.append((sent_at, time()))
-                self._news.set()
-            number += 1
-            await asyncio.sleep(0.002)
+            is_settled = False
+            while not is_settled:
+                is_settled = await self._write(key, value)
+                await asyncio.sleep(0.002 if is_settled else 0.01)
 
-    def first_after(self, moment: float) -> float | None:
-        """Seconds from moment to the first acknowledgement of a write that was sent after it."""
-        after = [done - moment for sent, done in self.acknowledged_at if sent >= moment]
-        return min(after, default=None)
+    async def _write(self, key: str, value: str) -> bool:
+        """False when it certainly had no effect."""
+        sent_at = time()
+        try:
+            await self.client.put(key, value)
+        except OutcomeUnknown:
+            self.unknown[key] = value
+        except ClientError:
+            self.refused_count += 1
+            return False
+        else:
+            self.acknowledged[key] = value
+            self._acknowledged_at.append((sent_at, time()))
+            self._news.set()
+        return True
 
-    async def wait_first_after(self, moment: float, timeout_s: float) -> float | None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                while self.first_after(moment) is None:
-                    self._news.clear()
-                    await self._news.wait()
-        return self.first_after(moment)
+    async def first_after(self, moment: float, timeout_s: float) -> float | None:
+        """Seconds from moment to the first acknowledgement of a write that was sent after it. Meanwhile a write
+        more is begun every PROBE_S: the writers may all be waiting for an answer that died with the leader."""
+        probes: set[asyncio.Task[bool]] = set()
+        try:
+            for number in range(int(timeout_s / PROBE_S)):
+                after = [done - moment for sent, done in self._acknowledged_at if sent >= moment]
+                if after:
+                    return min(after)
+                probes.add(asyncio.ensure_future(self._write(f"{WRITES}probe/{number:06d}", "probe")))
+                self._news.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(PROBE_S):
+                        await self._news.wait()
+            return None
+        finally:
+            if probes:
+                await asyncio.wait(probes)
 
 
 async def stored_writes(client: Client, *, serializable: bool = False) -> dict[str, str]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from time import time
+from typing import TypeVar
 
 from kvstore.client import Client, ClientError
 from kvstore.demo.cluster import LocalCluster, MemberProcess
@@ -19,6 +22,8 @@ from kvstore.readiness.console import parse_line
 
 KVCTL = (sys.executable, "-m", "kvstore.cli.main")
 WEB_COUNT = 4
+START_S = 0.3  # what a web server of the demo takes to become ready
+WRITE_TIMEOUT_S = 1.0  # after which a write that a dying leader took with it counts as of unknown outcome
 
 
 @dataclass(slots=True)
@@ -54,16 +59,11 @@ class Show:
 
     async def run(self) -> None:
         await self._start_proxy()
-        requests = Requests(self.url)
-        loading = asyncio.ensure_future(requests.run())
-        try:
+        async with _running(Requests(self.url, client_count=1)) as requests:
             await self._announce_all(requests)
+        async with _running(Requests(self.url)) as requests:
             await self._kill_instance(requests)
             await self._kill_leader(requests)
-        finally:
-            loading.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await loading
 
     async def _start_proxy(self) -> None:
         self.proxy_port = free_ports(1)[0]
@@ -74,6 +74,7 @@ class Show:
         )
         await self.proxy.wait_line("listening on")
         self.say(f"a proxy listens on {self.url}; nobody is ready, so it answers 503")
+        self.say(f"four web servers follow; each takes {START_S * 1e3:.0f} ms until it accepts connections")
 
     async def _announce_all(self, requests: Requests) -> None:
         """(a) From the moment an instance is found ready to the first answer that came from it."""
@@ -81,21 +82,21 @@ class Show:
         for number in range(1, WEB_COUNT + 1):
             web = await self._announce(f"web-{number}")
             ready_at, _ = await _said(web.announcer, "ready after")
-            announced_at, line = await _said(web.announcer, "announced ")
+            announced_at, _ = await _said(web.announcer, "announced ")
             answered_at = await requests.first_answer(web.name)
             took_ms.append((answered_at - ready_at) * 1e3)
             self.say(
-                f"{web.name}: {line.split(', ')[-1]}; ready → put acknowledged {(announced_at - ready_at) * 1e3:.1f} ms"
-                f" → first answer through the proxy {(answered_at - announced_at) * 1e3:+.1f} ms"
+                f"{web.name}: ready → put acknowledged {(announced_at - ready_at) * 1e3:.1f} ms"
+                f" → first answer through the proxy {took_ms[-1]:.1f} ms"
             )
         figure = ", ".join(f"{one:.1f}" for one in took_ms) + " ms"
-        self.rows.append(Row(f"ready → first request answered by it ({WEB_COUNT} web servers)", figure))
+        self.rows.append(Row(f"ready → first request answered by it, {WEB_COUNT} times", figure))
 
     async def _announce(self, name: str) -> Web:
         port = free_ports(1)[0]
         command = [*KVCTL, "announce", "demo", f"--id={name}", f"--address=127.0.0.1:{port}"]
         command += [f"--check=http://127.0.0.1:{port}/", "--ttl=2s", "--"]
-        command += [sys.executable, "-m", "kvstore.demo.webserver", name, str(port)]
+        command += [sys.executable, "-m", "kvstore.demo.webserver", name, str(port), str(START_S)]
         announcer = await self.programs.start(name, command, self._environment())
         pid = int((await announcer.wait_line(r"started .*, pid (\d+)"))[1])
         web = Web(name, announcer, pid)
@@ -126,9 +127,8 @@ class Show:
 
     async def _kill_leader(self, requests: Requests) -> None:
         """(c) The leader dies under load: who notices, what is lost, how long nothing could be written."""
-        writes = Writes(self.client)
-        writing = asyncio.ensure_future(writes.run())
-        try:
+        client = Client(self.cluster.endpoints, timeout_s=WRITE_TIMEOUT_S)
+        async with client, _running(Writes(client)) as writes:
             with requests.counting():
                 await asyncio.sleep(0.5)
                 leader = await self.cluster.leader(self.client)
@@ -136,21 +136,13 @@ class Show:
                 self.say(f"{leader.name} (pid {leader.program.pid}), the leader, gets SIGKILL under load")
                 killed_at = time()
                 await leader.program.kill()
-                first_s = await writes.wait_first_after(killed_at, 10.0)
-                text = (
-                    "no write succeeded again"
-                    if first_s is None
-                    else f"written again after {first_s * 1e3:.0f} ms"
-                )
-                self.say(text)
+                first_s = await writes.first_after(killed_at, 10.0)
+                text = "none within 10 s" if first_s is None else f"{first_s * 1e3:.0f} ms"
+                self.say(f"first write acknowledged after the kill: {text}")
                 self.rows.append(Row("leader killed → first write acknowledged", text, first_s is not None))
                 await asyncio.sleep(0.5)
                 await self._restart(leader)
                 await asyncio.sleep(0.3)
-        finally:
-            writing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await writing
         self.rows.append(_none_failed("  HTTP requests that failed meanwhile", requests))
         await self._check_writes(writes, leader)
 
@@ -160,13 +152,9 @@ class Show:
         await self.cluster.ready(member)
         goal = (await self.client.get("demo/", limit=1)).revision
         caught_up_s = await _caught_up(member, goal, 10.0)
-        text = (
-            "not within 10 s"
-            if caught_up_s is None
-            else f"{(caught_up_s - started) * 1e3:.0f} ms after its start"
-        )
-        self.say(f"{member.name} is back and has caught up with revision {goal}: {text}")
-        self.rows.append(Row("killed member started again and caught up", text, caught_up_s is not None))
+        text = "not within 10 s" if caught_up_s is None else f"{(caught_up_s - started) * 1e3:.0f} ms"
+        self.say(f"{member.name} is started again; caught up with revision {goal}: {text}")
+        self.rows.append(Row("killed member started again → caught up", text, caught_up_s is not None))
 
     async def _check_writes(self, writes: Writes, restarted: MemberProcess) -> None:
         stored = await stored_writes(self.client)
@@ -178,12 +166,26 @@ class Show:
         )
         if writes.unknown:
             text = f"{len(writes.unknown)}, of which {applied} took effect"
-            self.rows.append(Row("  writes reported as of unknown outcome (none repeated)", text))
+            self.rows.append(Row("  writes of unknown outcome, told as such", text))
         same = await _agrees(restarted, stored)
         self.rows.append(Row("  the member started again holds the same", "yes" if same else "no", same))
 
     def _environment(self) -> dict[str, str]:
         return {"KVCTL_ENDPOINTS": ",".join(self.cluster.endpoints), "PYTHONUNBUFFERED": "1"}
+
+
+Load = TypeVar("Load", Requests, Writes)
+
+
+@asynccontextmanager
+async def _running(load: Load) -> AsyncIterator[Load]:
+    task = asyncio.ensure_future(load.run())
+    try:
+        yield load
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 def _none_failed(what: str, requests: Requests) -> Row:
@@ -201,8 +203,6 @@ async def _said(program: Program, text: str, start: int = 0) -> tuple[float, str
 
 
 def _kill(pid: int) -> None:
-    import os
-
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 

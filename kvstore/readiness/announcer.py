@@ -58,14 +58,11 @@ async def run(plan: Plan) -> int:
             ending.watch(child)
             if child is not None:
                 log.info("started %s, pid %d", plan.command[0], child.pid)
-            try:
-                from kvstore.readiness.registrar import Registrar
+            from kvstore.readiness.registrar import Registrar
 
-                async with plan.make_client() as client:
-                    registrar = Registrar(client, plan.ttl_s, withdraw_timeout_s=plan.withdraw_timeout_s)
-                    await Announcer(plan, registrar, probe, ending).run()
-            finally:
-                await probe.close()
+            async with plan.make_client() as client:
+                registrar = Registrar(client, plan.ttl_s, withdraw_timeout_s=plan.withdraw_timeout_s)
+                await Announcer(plan, registrar, probe, ending).run()
             return await _stop(plan, child, ending)
 
 

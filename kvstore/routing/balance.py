@@ -34,14 +34,16 @@ class Balance:
         return len(self._slots)
 
     def reconcile(self, instances: Sequence[Instance]) -> None:
-        """An instance that announced itself again since (its `since` or anything else differs) starts afresh."""
+        """A new instance is next in turn. So is one that announced itself again (its `since` or anything else
+        differs): it starts afresh."""
         slots: dict[str, _Slot] = {}
+        first = max((slot.credit for slot in self._slots.values()), default=0.0)
         for instance in instances:
             known = self._slots.get(instance.id)
             if known is not None and known.instance == instance:
                 slots[instance.id] = known
             else:
-                slots[instance.id] = _Slot(instance)
+                slots[instance.id] = _Slot(instance, first + instance.weight if self._slots else 0.0)
         self._slots = slots
 
     def pick(self, now: float, exclude: Collection[str] = ()) -> Instance | None:

@@ -25,6 +25,8 @@ from typing import Literal
 import pytest
 
 Server = Literal["etcd", "kvstore"]
+# The servers the conformance tests run against, as in TEST_SERVERS=etcd,kvstore.
+SERVERS = [name for name in os.environ.get("TEST_SERVERS", "etcd").split(",") if name]
 READY_LIMIT_S = 30.0
 QUICK_ELECTIONS = ("--heartbeat-interval", "30", "--election-timeout", "300")
 
@@ -41,10 +43,9 @@ class Member:
 
     def start(self) -> None:
         assert self.process is None or self.process.poll() is not None, f"{self.name} is running"
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("ETCD_", "KVSTORE_"))}
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean_environment()
             )
 
     def kill(self) -> None:
@@ -148,6 +149,12 @@ def etcdctl_path() -> str:
 
 def kvctl_path() -> str:
     return require_program(_beside_python("kvctl"), "kvctl")
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without what would configure the programs under test."""
+    prefixes = ("ETCD_", "ETCDCTL_", "KVSTORE_", "KVCTL_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
 
 
 def require_program(path: str | None, name: str) -> str:

@@ -49,8 +49,9 @@ def etcdctl(request: pytest.FixtureRequest) -> Etcdctl:
     return Etcdctl(require_program(shutil.which("etcdctl"), "etcdctl (Debian's etcd-client)"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def servers() -> Iterator[tuple[Cluster, Cluster]]:
+    """Shared by the module's tests: both are given the same, so both stay alike."""
     with running_cluster("etcd") as reference, running_cluster("kvstore") as ours:
         yield reference, ours
 
