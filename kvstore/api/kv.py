@@ -21,7 +21,6 @@ from kvstore.replication.outbox import Outcome
 from kvstore.rpc import Methods, UnaryCall, UnaryMethod
 from kvstore.state import checks
 
-
 PHYSICAL_POLL_S = 0.01
 
 

@@ -112,8 +112,11 @@ async def _print(made: Watch, printer: Printer, command: tuple[str, ...], *, pro
                     _run_command(command, batch)
     except (Compacted, WatchCanceled) as ended:
         click.echo(f"watch was canceled ({ended.message})", err=True)
-        compact_revision = ended.compact_revision if isinstance(ended, Compacted) else 0
-        write(printer.watch_end(WatchEnd(ended.header, compact_revision)))
+        if isinstance(ended, Compacted):
+            end = WatchEnd(ended.header, ended.compact_revision)
+        else:
+            end = WatchEnd(None if ended.refused else ended.header)
+        write(printer.watch_end(end))
         raise CommandFailed("watch is canceled by the server", INTERRUPTED) from None
 
 

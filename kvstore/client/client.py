@@ -49,6 +49,7 @@ from kvstore.client.results import (
     RangeResult,
     TxnResult,
 )
+from kvstore.client.stream import settled
 from kvstore.client.watch import Watch, WatchStream
 from kvstore.client.watch_state import WatchState
 from kvstore.pb import etcdserverpb_pb2 as pb
@@ -105,6 +106,7 @@ class Client:
             await stream.close()
         self._watch_streams.clear()
         await self.caller.close()
+        await settled()
 
     @property
     def endpoints(self) -> list[str]:

@@ -186,13 +186,14 @@ class Unimplemented(ClientError):
 
 
 class WatchCanceled(ClientError):
-    """The server ended the watch, for good."""
+    """The server ended the watch, for good. refused: it never began it."""
 
     code = StatusCode.CANCELLED
 
-    def __init__(self, reason: str = "", *, header: Header | None = None) -> None:
+    def __init__(self, reason: str = "", *, refused: bool = False, header: Header | None = None) -> None:
         super().__init__(reason or "watch canceled by the server")
         self.reason = reason
+        self.refused = refused
         self.header = header or Header()
 
 

@@ -13,6 +13,9 @@ from kvstore.client.endpoints import Endpoint
 from kvstore.client.errors import ClientError, ConnectionLost, RequestTimeout, from_status
 from kvstore.client.methods import Request, Response
 
+LAST_OPERATION = "_handle_status_once_received"
+SETTLE_S = 0.01
+
 
 class Stream(Generic[Request, Response]):
     """One two-way call. A read that its caller gives up on goes on, and its message is kept for the next."""
@@ -57,15 +60,21 @@ class Stream(Generic[Request, Response]):
         self._call.cancel()
 
     async def close(self) -> None:
-        """Ends the call, and waits until grpcio is done with it: what completes after its loop was closed
-        would be reported as an error there."""
         self._call.cancel()
         if self._reading is not None:
             await asyncio.wait((self._reading,))
-        await self._call.code()
 
     async def _ended(self) -> ClientError:
         return from_status(await self._call.code(), await self._call.details(), write=False)
+
+
+async def settled() -> None:
+    """grpcio calls a cancelled call done before its last operation is, and has no way to wait for that one.
+    Should it complete after the loop was closed, the error would show up in the next loop of the process. So
+    wait a moment for the tasks that grpcio keeps for it; where there are none of that name, this does nothing."""
+    waiting = [task for task in asyncio.all_tasks() if LAST_OPERATION in repr(task.get_coro())]
+    if waiting:
+        await asyncio.wait(waiting, timeout=SETTLE_S)
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:

@@ -103,4 +103,4 @@ def _cancellation(response: pb.WatchResponse) -> ClientError:
         return Compacted(reason, compact_revision=response.compact_revision, header=header(response.header))
     if NO_LEADER in reason:
         return NoLeader(reason)
-    return WatchCanceled(reason, header=header(response.header))
+    return WatchCanceled(reason, refused=response.created, header=header(response.header))

@@ -167,7 +167,7 @@ class Show:
         if writes.unknown:
             text = f"{len(writes.unknown)}, of which {applied} took effect"
             self.rows.append(Row("  writes of unknown outcome, told as such", text))
-        same = await _agrees(restarted, stored)
+        same = await _agrees(restarted, self.client)
         self.rows.append(Row("  the member started again holds the same", "yes" if same else "no", same))
 
     def _environment(self) -> dict[str, str]:
@@ -220,11 +220,12 @@ async def _caught_up(member: MemberProcess, revision: int, timeout_s: float) -> 
     return None
 
 
-async def _agrees(member: MemberProcess, stored: dict[str, str]) -> bool:
-    """Nothing is written any more; a member is given a moment to have applied the last of it."""
+async def _agrees(member: MemberProcess, cluster: Client) -> bool:
+    """The member holds what the cluster holds. Both are read again each time: a write whose writer was stopped
+    before its answer may still take effect."""
     async with Client(member.endpoint) as client:
         for _ in range(100):
-            if await stored_writes(client, serializable=True) == stored:
+            if await stored_writes(client, serializable=True) == await stored_writes(cluster):
                 return True
             await asyncio.sleep(0.02)
     return False

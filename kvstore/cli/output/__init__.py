@@ -35,10 +35,10 @@ class EndpointHash:
 
 @dataclass(frozen=True)
 class WatchEnd:
-    """A watch that the server ended."""
+    """A watch that the server ended, or never began: then it has no header."""
 
-    header: Header
-    compact_revision: int
+    header: Header | None
+    compact_revision: int = 0
 
 
 class Printer(Protocol):

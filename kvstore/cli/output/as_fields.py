@@ -37,7 +37,7 @@ class Printer:
         return _bytes(lines)
 
     def watch_end(self, end: WatchEnd) -> bytes:
-        return _bytes(_header(end.header))
+        return _bytes(_header(end.header or Header()))
 
     def lease_grant(self, response: pb.LeaseGrantResponse) -> bytes:
         return _bytes([*_header(response.header), f'"ID" : {response.ID}', f'"TTL" : {response.TTL}'])

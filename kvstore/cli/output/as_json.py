@@ -37,6 +37,8 @@ class Printer:
         return _watch(_header(batch.header), [_event(event) for event in batch.events])
 
     def watch_end(self, end: WatchEnd) -> bytes:
+        if end.header is None:
+            return _watch({}, None, canceled=True)
         return _watch(_header(end.header), [], compact_revision=end.compact_revision, canceled=True)
 
     def lease_grant(self, response: pb.LeaseGrantResponse) -> bytes:
@@ -141,7 +143,7 @@ def _op(op: pb.ResponseOp) -> dict[str, Any] | None:
 
 def _watch(
     header: dict[str, Any],
-    events: list[dict[str, Any]],
+    events: list[dict[str, Any]] | None,
     *,
     compact_revision: int = 0,
     canceled: bool = False,
