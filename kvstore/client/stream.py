@@ -14,7 +14,7 @@ from kvstore.client.errors import ClientError, ConnectionLost, RequestTimeout, f
 from kvstore.client.methods import Request, Response
 
 LAST_OPERATION = "_handle_status_once_received"
-SETTLE_S = 0.01
+SETTLE_S = 0.05
 
 
 class Stream(Generic[Request, Response]):
@@ -72,7 +72,9 @@ async def settled() -> None:
     """grpcio calls a cancelled call done before its last operation is, and has no way to wait for that one.
     Should it complete after the loop was closed, the error would show up in the next loop of the process. So
     wait a moment for the tasks that grpcio keeps for it; where there are none of that name, this does nothing."""
-    waiting = [task for task in asyncio.all_tasks() if LAST_OPERATION in repr(task.get_coro())]
+    waiting = [
+        task for task in asyncio.all_tasks() if LAST_OPERATION in getattr(task.get_coro(), "__qualname__", "")
+    ]
     if waiting:
         await asyncio.wait(waiting, timeout=SETTLE_S)
 

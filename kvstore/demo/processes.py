@@ -11,6 +11,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
@@ -34,25 +36,29 @@ def free_ports(count: int) -> list[int]:
 class Program:
     """One running program. lines: everything it has written so far, stdout and stderr in one."""
 
-    def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, name: str, process: subprocess.Popen[bytes]) -> None:
         self.name = name
         self.pid = process.pid
         self.lines: list[str] = []
+        self._loop = asyncio.get_running_loop()
         self._process = process
         self._news = asyncio.Event()
+        self._exited = asyncio.Event()
         self._reading = asyncio.ensure_future(self._read())
+        # asyncio's own subprocesses count as ended only when their pipes are closed too, and a grandchild that
+        # was left behind keeps those open.
+        threading.Thread(target=self._wait, name=f"wait for {name}", daemon=True).start()
 
     @classmethod
-    async def start(
+    def start(
         cls, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
     ) -> Program:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+        process = subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             start_new_session=True,
-            limit=1 << 20,
             env={**os.environ, **(environment or {})},
         )
         return cls(name, process)
@@ -90,7 +96,7 @@ class Program:
         return "\n".join(f"    {line}" for line in self.lines[-count:])
 
     def signal(self, number: int) -> None:
-        if self._process.returncode is None:
+        if not self._exited.is_set():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
@@ -109,21 +115,31 @@ class Program:
             return await self.ended()
 
     async def ended(self) -> int:
-        status = await self._process.wait()
-        # A grandchild that was left behind may hold the pipe open; what it writes is not waited for.
-        await asyncio.wait([self._reading], timeout=0.5)
+        await self._exited.wait()
+        await asyncio.wait(
+            [self._reading], timeout=0.1
+        )  # for the rest of its lines, but not for a grandchild's
         self._reading.cancel()
         self._news.set()
-        return status
+        return self._process.returncode
 
     async def _read(self) -> None:
-        assert self._process.stdout is not None
+        reader = asyncio.StreamReader(limit=1 << 20)
+        transport, _ = await self._loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), self._process.stdout
+        )
         try:
-            async for data in self._process.stdout:
+            async for data in reader:
                 self.lines.append(data.decode(errors="replace").rstrip("\n"))
                 self._news.set()
         finally:
+            transport.close()
             self._news.set()
+
+    def _wait(self) -> None:
+        self._process.wait()
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._exited.set)
 
 
 class Programs:
@@ -144,6 +160,6 @@ class Programs:
     async def start(
         self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
     ) -> Program:
-        program = await Program.start(name, command, environment)
+        program = Program.start(name, command, environment)
         self._running.append(program)
         return program

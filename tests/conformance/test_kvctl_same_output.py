@@ -264,7 +264,8 @@ def differences(
 
 
 def last_line(shown: Shown) -> bytes:
-    return shown.stderr.rstrip(b"\n").rpartition(b"\n")[2]
+    """What follows a semicolon is detail, and kvctl's is the more helpful."""
+    return shown.stderr.rstrip(b"\n").rpartition(b"\n")[2].partition(b"; ")[0]
 
 
 @pytest.mark.parametrize("write_out", ["simple", "json", "fields"])
