@@ -164,7 +164,7 @@ _IGNORED_SWITCHES = frozenset(
     " experimental-enable-lease-checkpoint experimental-enable-lease-checkpoint-persist"
     " experimental-peer-skip-client-san-verification experimental-txn-mode-write-with-shared-buffer"
     " experimental-memory-mlock experimental-compact-hash-check-enabled"
-    " experimental-stop-grpc-service-on-defrag enable-grpc-gateway".split()
+    " experimental-stop-grpc-service-on-defrag enable-grpc-gateway unsafe-no-fsync".split()
 )
 _IGNORED_VALUES = frozenset(
     "wal-dir max-snapshots max-wals backend-bbolt-freelist-type backend-batch-interval backend-batch-limit"

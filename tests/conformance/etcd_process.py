@@ -25,8 +25,8 @@ from typing import Literal
 import pytest
 
 Server = Literal["etcd", "kvstore"]
-# The servers the conformance tests run against, as in TEST_SERVERS=etcd,kvstore.
-SERVERS = [name for name in os.environ.get("TEST_SERVERS", "etcd").split(",") if name]
+# The servers the client tests run against: both, or one as in TEST_SERVERS=kvstore.
+SERVERS = [name for name in os.environ.get("TEST_SERVERS", "etcd,kvstore").split(",") if name]
 READY_LIMIT_S = 30.0
 QUICK_ELECTIONS = ("--heartbeat-interval", "30", "--election-timeout", "300")
 

@@ -68,11 +68,25 @@ def masked(text: str) -> str:
     return re.sub(r"remaining\(\d+s\)", "remaining(Ns)", text)
 
 
+def revision(etcdctl: Etcdctl, servers: tuple[Cluster, Cluster]) -> int:
+    """Of both servers: given the same, they are at the same."""
+    shown = [etcdctl.run(cluster.endpoints[0], ["get", "x", "-w", "json"])[1] for cluster in servers]
+    reference, ours = (json.loads(text)["header"]["revision"] for text in shown)
+    assert reference == ours
+    return int(ours)
+
+
+def absolute(words: str, start: int) -> str:
+    return re.sub(r"@(\d+)", lambda found: str(start + int(found[1])), words)
+
+
 def same(etcdctl: Etcdctl, servers: tuple[Cluster, Cluster], script: Sequence[str | tuple[str, str]]) -> None:
-    """Each line a command, or a command and its standard input; words are split at blanks, _ is a blank."""
+    """Each line a command, or a command and its standard input; words are split at blanks, _ is a blank, and
+    @n is the revision n after the one the script began at."""
+    start = revision(etcdctl, servers)
     for line in script:
         command, stdin = (line, None) if isinstance(line, str) else line
-        words = [word.replace("_", " ") for word in command.split()]
+        words = [word.replace("_", " ") for word in absolute(command, start).split()]
         expected, found = (etcdctl.run(c.endpoints[0], words, stdin) for c in servers)
         assert (found[0], masked(found[1]), masked(found[2])) == (
             expected[0],
@@ -98,8 +112,8 @@ def test_put_and_get_with_every_flag(etcdctl: Etcdctl, servers: tuple[Cluster, C
             "get a",
             "get a -w json",
             "get a -w fields",
-            "get a --rev=2 -w json",
-            "get a --rev=99",
+            "get a --rev=@1 -w json",
+            "get a --rev=@99",
             "get a c",
             "get a --from-key --limit=2 -w json",
             "get --prefix --keys-only a",
@@ -133,14 +147,14 @@ def test_delete_and_compaction(etcdctl: Etcdctl, servers: tuple[Cluster, Cluster
             "del k --prefix -w json",
             "del k --prefix",
             "put k5 new",
-            "compaction 5",
-            "compaction 5",
-            "compaction 99",
-            "get k5 --rev=4",
-            "get k5 --rev=5 -w json",
-            "get k --prefix --rev=6 -w json",
+            "compaction @8",
+            "compaction @8",
+            "compaction @99",
+            "get k5 --rev=@7",
+            "get k5 --rev=@8 -w json",
+            "get k --prefix --rev=@9 -w json",
             "del z --from-key",
-            "compaction 10 --physical",
+            "compaction @11 --physical",
             "get k5 -w json",
         ],
     )
@@ -204,32 +218,34 @@ def test_leases(etcdctl: Etcdctl, servers: tuple[Cluster, Cluster]) -> None:
 
 
 def test_a_lease_that_runs_out_takes_its_keys(etcdctl: Etcdctl, servers: tuple[Cluster, Cluster]) -> None:
-    endpoint = servers[1].endpoints[0]
-    lease = etcdctl.run(endpoint, ["lease", "grant", "1"])[1].split()[1]
-    assert etcdctl.run(endpoint, ["put", "brief", "x", f"--lease={lease}"])[0] == 0
-    deadline = time.monotonic() + 6
-    while etcdctl.run(endpoint, ["get", "brief"])[1] and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert etcdctl.run(endpoint, ["get", "brief"])[1] == ""
-    assert etcdctl.run(endpoint, ["lease", "list"])[1] == "found 0 leases\n"
+    endpoints = [cluster.endpoints[0] for cluster in servers]
+    for endpoint in endpoints:
+        lease = etcdctl.run(endpoint, ["lease", "grant", "1"])[1].split()[1]
+        assert etcdctl.run(endpoint, ["put", "brief", "x", f"--lease={lease}"])[0] == 0
+    deadline = time.monotonic() + 10
+    for endpoint in endpoints:
+        while etcdctl.run(endpoint, ["get", "brief"])[1] and time.monotonic() < deadline:
+            time.sleep(0.1)
+    same(etcdctl, servers, ["get brief -w json", "lease list"])
+    assert etcdctl.run(endpoints[1], ["get", "brief"])[1] == ""
 
 
 @pytest.mark.parametrize(
     "flags",
     [
-        ["w", "--rev=1"],
-        ["w", "--prefix", "--rev=1"],
-        ["w", "--prefix", "--rev=3", "--prev-kv"],
-        ["w1", "--rev=2", "-w", "json"],
-        ["w", "x", "--rev=1"],
-        ["w2", "--from-key", "--rev=1", "--prev-kv"],
+        "w --rev=@1",
+        "w --prefix --rev=@1",
+        "w --prefix --rev=@3 --prev-kv",
+        "w1 --rev=@2 -w json",
+        "w x --rev=@1",
+        "w2 --from-key --rev=@1 --prev-kv",
     ],
-    ids=" ".join,
 )
 def test_watches_of_the_past_and_the_present(
-    etcdctl: Etcdctl, servers: tuple[Cluster, Cluster], flags: list[str]
+    etcdctl: Etcdctl, servers: tuple[Cluster, Cluster], flags: str
 ) -> None:
     """Some events lie before the watch, some after it; both servers' watches print the same."""
+    start = revision(etcdctl, servers)
     before = ["put w1 a", "put w2 b", "put w1 c", "del w2", "put other d"]
     after = ["put w1 e", "put w3 f", "del w1", "put w_last g"]
     printed = []
@@ -238,7 +254,7 @@ def test_watches_of_the_past_and_the_present(
         for command in before:
             assert etcdctl.run(endpoint, command.split())[0] == 0
         with subprocess.Popen(
-            [etcdctl.path, f"--endpoints={endpoint}", "watch", *flags],
+            [etcdctl.path, f"--endpoints={endpoint}", "watch", *absolute(flags, start).split()],
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "ETCDCTL_API": "3"},
@@ -250,6 +266,7 @@ def test_watches_of_the_past_and_the_present(
             assert watching.stdout is not None
             printed.append(sorted(map(masked, events(watching.stdout.read()))))
     assert printed[0] == printed[1]
+    assert bool(printed[0][0]) is not flags.startswith("w --rev")  # nothing is stored under w itself
 
 
 def events(text: str) -> list[str]:
@@ -263,7 +280,7 @@ def test_a_watch_of_compacted_history(etcdctl: Etcdctl, servers: tuple[Cluster, 
     same(
         etcdctl,
         servers,
-        [*(f"put c {number}" for number in range(5)), "compaction 4", "watch c --rev=2"],
+        [*(f"put c {number}" for number in range(5)), "compaction @4", "watch c --rev=@2"],
     )
 
 
