@@ -51,6 +51,7 @@ class Config:
     max_txn_ops: int
     auto_compaction_mode: str  # "periodic" or "revision"
     auto_compaction_retention: str
+    watch_progress_notify_interval_s: float
     log_level: str
     log_format: str
     initial_cluster_given: bool = False  # named by a flag or the environment, not made up from the defaults
@@ -135,6 +136,7 @@ class Flag:
     help: str
 
 
+PROGRESS_FLAG = "experimental-watch-progress-notify-interval"
 FLAGS: dict[str, Flag] = {
     "name": Flag("default", str, "human-readable name of this member"),
     "data-dir": Flag("", str, "the member's directory (default ${name}.etcd)"),
@@ -153,6 +155,7 @@ FLAGS: dict[str, Flag] = {
     "max-txn-ops": Flag("128", _positive, "most operations in one transaction"),
     "auto-compaction-mode": Flag("periodic", _one_of("periodic", "revision"), "periodic or revision"),
     "auto-compaction-retention": Flag("0", str, "hours, a duration or revisions to keep (0: off)"),
+    PROGRESS_FLAG: Flag("10m", parse_duration, "how often an idle watch is told how far it is"),
     "log-level": Flag("info", _one_of("debug", "info", "warn", "error", "panic", "fatal"), "log threshold"),
     "log-format": Flag("json", _one_of("json", "console"), "json or console"),
 }
@@ -174,7 +177,7 @@ _IGNORED_VALUES = frozenset(
     " tls-max-version experimental-distributed-tracing-address experimental-distributed-tracing-service-name"
     " experimental-distributed-tracing-instance-id experimental-distributed-tracing-sampling-rate"
     " experimental-corrupt-check-time experimental-compaction-batch-limit"
-    " experimental-compaction-sleep-interval experimental-watch-progress-notify-interval"
+    " experimental-compaction-sleep-interval"
     " experimental-warning-apply-duration experimental-warning-unary-request-duration feature-gates"
     " experimental-bootstrap-defrag-threshold-megabytes experimental-compact-hash-check-time"
     " experimental-max-learners experimental-snapshot-catchup-entries proxy proxy-failure-wait"
@@ -295,6 +298,7 @@ def _settle(values: dict[str, Any], given: Mapping[str, str], ignored: tuple[str
         max_txn_ops=values["max-txn-ops"],
         auto_compaction_mode=values["auto-compaction-mode"],
         auto_compaction_retention=values["auto-compaction-retention"],
+        watch_progress_notify_interval_s=values[PROGRESS_FLAG],
         log_level=values["log-level"],
         log_format=values["log-format"],
         initial_cluster_given="initial-cluster" in given,

@@ -22,7 +22,6 @@ from kvstore.rpc import Methods, Status, StreamCall, StreamMethod
 from kvstore.state.watch_hub import Watcher
 
 BUFFER_BYTES_MAX = 4 << 20
-PROGRESS_INTERVAL_S = 600.0
 WATCHES_PER_STREAM_MAX = 100_000
 NO_ID = -1
 _CREATED, _CANCELED, _FRAGMENT = b"\x18\x01", b"\x20\x01", b"\x38\x01"
@@ -36,6 +35,7 @@ class WatchService:
         self._streams: dict[int, WatchStream] = {}
         self._next_stream = 0
         self._leaderless_since: float | None = None
+        self._progress_interval_s = context.config.watch_progress_notify_interval_s
         self._patience_s = 3 * context.config.election_timeout_ms / 1000
 
     def methods(self) -> Methods:
@@ -68,8 +68,8 @@ class WatchService:
             stream.notify_progress(now)
 
     def progress_after(self, now: float) -> float:
-        """When an idle watch tells its progress next: every ten minutes, spread by up to a tenth."""
-        return now + PROGRESS_INTERVAL_S * (1 + 0.1 * self._random.random())
+        """When an idle watch tells its progress next: after the configured interval and up to a tenth more."""
+        return now + self._progress_interval_s * (1 + 0.1 * self._random.random())
 
     @property
     def watchers(self) -> int:

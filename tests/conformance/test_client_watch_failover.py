@@ -106,6 +106,8 @@ async def test_a_resume_point_compacted_meanwhile_is_an_error(cluster: Cluster) 
         watch = client.watch("a", progress_notify=False)
         await watch.created()
         cluster.members[0].kill()
+        for member in cluster.members[1:]:
+            await asyncio.to_thread(member.wait_ready)
         async with Client(cluster.endpoints[1:]) as other:
             for _ in range(3):
                 last = (await other.put("a", "x")).revision
