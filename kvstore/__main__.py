@@ -50,7 +50,7 @@ def _serve(settings: config.Config) -> int:
         log.close()
         return 1
     log.close()
-    if os.getpid() != 1:
+    if ended_by and os.getpid() != 1:
         signal.signal(ended_by, signal.SIG_DFL)
         os.kill(os.getpid(), ended_by)
     return 0

@@ -36,6 +36,7 @@ class Kind(IntEnum):
     LEASE_EXPIRE = 7  # kvstore.internal.LeaseExpire
     MEMBER_PUBLISH = 8  # kvstore.internal.MemberRecord
     ALARM = 9  # etcdserverpb.AlarmRequest
+    MEMBER_UPDATE = 10  # etcdserverpb.Member: ID and peerURLs
 
 
 class BatchHeader(NamedTuple):

@@ -52,6 +52,9 @@ class Config:
     auto_compaction_mode: str  # "periodic" or "revision"
     auto_compaction_retention: str
     watch_progress_notify_interval_s: float
+    strict_reconfig_check: bool
+    max_learners: int
+    force_new_cluster: bool
     log_level: str
     log_format: str
     initial_cluster_given: bool = False  # named by a flag or the environment, not made up from the defaults
@@ -113,11 +116,25 @@ def _url(text: str) -> Url:
     return Url(parts.scheme, parts.hostname or "", port)
 
 
+def parse_url(text: str) -> Url:
+    """Raises ValueError that says what is wrong with it."""
+    return _url(text)
+
+
 def _positive(text: str) -> int:
     number = int(text)
     if number <= 0:
         raise ValueError("must be positive")
     return number
+
+
+def _switch(text: str) -> bool:
+    """Go's spelling of a boolean."""
+    if text in ("1", "t", "T", "TRUE", "true", "True"):
+        return True
+    if text in _FALSE:
+        return False
+    raise ValueError("must be true or false")
 
 
 def _one_of(*allowed: str) -> Callable[[str], str]:
@@ -155,13 +172,16 @@ FLAGS: dict[str, Flag] = {
     "max-txn-ops": Flag("128", _positive, "most operations in one transaction"),
     "auto-compaction-mode": Flag("periodic", _one_of("periodic", "revision"), "periodic or revision"),
     "auto-compaction-retention": Flag("0", str, "hours, a duration or revisions to keep (0: off)"),
+    "strict-reconfig-check": Flag("true", _switch, "refuse changes of membership that risk the majority"),
+    "experimental-max-learners": Flag("1", _positive, "most learners at a time"),
+    "force-new-cluster": Flag("false", _switch, "after a disaster: go on alone with what this member has"),
     PROGRESS_FLAG: Flag("10m", parse_duration, "how often an idle watch is told how far it is"),
     "log-level": Flag("info", _one_of("debug", "info", "warn", "error", "panic", "fatal"), "log threshold"),
     "log-format": Flag("json", _one_of("json", "console"), "json or console"),
 }
 
 _IGNORED_SWITCHES = frozenset(
-    "initial-election-tick-advance socket-reuse-port socket-reuse-address strict-reconfig-check pre-vote"
+    "initial-election-tick-advance socket-reuse-port socket-reuse-address pre-vote"
     " enable-v2 enable-pprof enable-log-rotation debug"
     " experimental-enable-distributed-tracing experimental-initial-corrupt-check"
     " experimental-enable-lease-checkpoint experimental-enable-lease-checkpoint-persist"
@@ -173,26 +193,25 @@ _IGNORED_VALUES = frozenset(
     "wal-dir max-snapshots max-wals backend-bbolt-freelist-type backend-batch-interval backend-batch-limit"
     " grpc-keepalive-min-time grpc-keepalive-interval grpc-keepalive-timeout v2-deprecation cors host-whitelist"
     " bcrypt-cost auth-token-ttl metrics listen-metrics-urls logger log-outputs log-rotation-config-json"
-    " self-signed-cert-validity cipher-suites max-learners max-concurrent-streams tls-min-version"
+    " self-signed-cert-validity cipher-suites max-concurrent-streams tls-min-version"
     " tls-max-version experimental-distributed-tracing-address experimental-distributed-tracing-service-name"
     " experimental-distributed-tracing-instance-id experimental-distributed-tracing-sampling-rate"
     " experimental-corrupt-check-time experimental-compaction-batch-limit"
     " experimental-compaction-sleep-interval"
     " experimental-warning-apply-duration experimental-warning-unary-request-duration feature-gates"
     " experimental-bootstrap-defrag-threshold-megabytes experimental-compact-hash-check-time"
-    " experimental-max-learners experimental-snapshot-catchup-entries proxy proxy-failure-wait"
+    " experimental-snapshot-catchup-entries proxy proxy-failure-wait"
     " proxy-refresh-interval proxy-dial-timeout proxy-write-timeout proxy-read-timeout auth-token".split()
 )
 # Flags whose meaning a user relies on for safety: taking them silently would be a false promise.
 _REFUSED = frozenset(
-    "cert-file key-file trusted-ca-file client-crl-file client-cert-allowed-hostname auto-tls peer-"
-    " cert-file peer-key-file peer-trusted-ca-file peer-cert-allowed-cn peer-cert-allowed-hostname"
-    " peer-auto-tls peer-crl-file client-cert-auth peer-client-cert-auth force-new-cluster unsafe-no-"
-    " fsync discovery discovery-srv discovery-srv-name discovery-fallback discovery-proxy config-file".split()
+    "cert-file key-file trusted-ca-file client-crl-file client-cert-allowed-hostname auto-tls"
+    " client-cert-auth peer-cert-file peer-key-file peer-trusted-ca-file peer-cert-allowed-cn"
+    " peer-cert-allowed-hostname peer-auto-tls peer-crl-file peer-client-cert-auth discovery discovery-srv"
+    " discovery-srv-name discovery-fallback discovery-proxy config-file".split()
 )
-_REFUSED_SWITCHES = frozenset(
-    "auto-tls peer-auto-tls client-cert-auth peer-client-cert-auth force-new-cluster unsafe-no-fsync".split()
-)
+_REFUSED_SWITCHES = frozenset("auto-tls peer-auto-tls client-cert-auth peer-client-cert-auth".split())
+_SWITCHES = frozenset(["strict-reconfig-check", "force-new-cluster"])
 _FALSE = ("false", "0", "f", "F", "False", "FALSE", "")
 
 
@@ -213,7 +232,7 @@ def read_arguments(arguments: Sequence[str]) -> dict[str, str]:
         if name not in FLAGS and name not in _IGNORED_SWITCHES | _IGNORED_VALUES | _REFUSED:
             raise FlagError(f"flag provided but not defined: -{name}")
         if not equals:
-            if name in _IGNORED_SWITCHES | _REFUSED_SWITCHES:
+            if name in _IGNORED_SWITCHES | _REFUSED_SWITCHES | _SWITCHES:
                 value = "true"
             elif rest:
                 value = rest.pop(0)
@@ -299,6 +318,9 @@ def _settle(values: dict[str, Any], given: Mapping[str, str], ignored: tuple[str
         auto_compaction_mode=values["auto-compaction-mode"],
         auto_compaction_retention=values["auto-compaction-retention"],
         watch_progress_notify_interval_s=values[PROGRESS_FLAG],
+        strict_reconfig_check=values["strict-reconfig-check"],
+        max_learners=values["experimental-max-learners"],
+        force_new_cluster=values["force-new-cluster"],
         log_level=values["log-level"],
         log_format=values["log-format"],
         initial_cluster_given="initial-cluster" in given,

@@ -64,6 +64,42 @@ class LeaseExists(StoreError): ...
 class MemberNotFound(StoreError): ...
 
 
+class MemberExists(StoreError): ...
+
+
+class PeerUrlExists(StoreError): ...
+
+
+class BadMemberUrls(InvalidRequest): ...
+
+
+class MemberNotLearner(StoreError): ...
+
+
+class LearnerNotReady(StoreError): ...
+
+
+class TooManyLearners(StoreError): ...
+
+
+class NotEnoughStarted(StoreError):
+    """The change would leave fewer running voters than a majority of them."""
+
+
+class Unhealthy(StoreError):
+    """A member is not connected, and the change could cost the majority."""
+
+
+class ChangeUnderWay(StoreError):
+    """Another change of membership is not finished."""
+
+
+class BadTransferee(StoreError): ...
+
+
+class TransferTimeout(StoreError): ...
+
+
 class NoSpace(StoreError): ...
 
 

@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import uvloop
@@ -35,33 +35,40 @@ from kvstore.config import Config, Url
 from kvstore.data_dir import DataDir, DataDirError, acquire
 from kvstore.http.server import HttpServer
 from kvstore.pb.etcdserverpb_pb2 import CompactionRequest, Member
-from kvstore.pb.internal_pb2 import MemberRecord, PeerHello, PeerWelcome
+from kvstore.pb.internal_pb2 import ConfigContext, MemberRecord, PeerHello, PeerWelcome
 from kvstore.replication.auto_compaction import AutoCompaction
 from kvstore.replication.disk import RealDisk
 from kvstore.replication.driver import FORWARD, Driver, DriverOptions
 from kvstore.replication.lease_keeper import RENEW, LeaseKeeper
+from kvstore.replication.member_changes import CHANGE_MEMBERS, MemberChanges
 from kvstore.replication.outbox import Outcome
 from kvstore.replication.peer_protocol import probe
 from kvstore.replication.peers import PeerCallbacks, PeerTransport
-from kvstore.replication.recovery import Start, read_metadata, recover
+from kvstore.replication.recovery import Start, decode_conf, found, go_on_alone, read_metadata, recover
 from kvstore.replication.snapshot_transfer import SnapshotTransfers
 from kvstore.replication.snapshots import SnapshotExchange
 from kvstore.replication.wal import Wal, WalError, WalMetadata
 from kvstore.replication.wal_writer import WalWriter
 from kvstore.rpc import Methods
-from kvstore.state.machine import StateMachine
+from kvstore.state.machine import StateMachine, stored_conf
 from kvstore.version import CLUSTER_VERSION, ETCD_VERSION, VERSION
 from kvstore.wire.limits import Limits
 from kvstore.wire.server import Server, serve
 from raft import Config as RaftConfig
-from raft import RawNode, Role
-from raft.membership import initial
+from raft import ConfState, EntryKind, RawNode, Role
+from raft.membership import NOWHERE, decode, initial
+from raft.quorum import members_of
 
 SWITCH_INTERVAL_S = (
     0.0005  # the write-ahead log's thread needs the GIL for microseconds: do not keep it waiting 5 ms
 )
 STOP_GRACE_S = 0.5
 TRANSFER_PATIENCE_S = 0.5
+REMOVED_GRACE_S = 2.0
+REMOVED_TEXT = (
+    "the member has been permanently removed from the cluster; its data directory is of no more use here. "
+    "To bring the machine back, add it as a new member and start it with an empty directory"
+)
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -102,6 +109,8 @@ class MemberProcess:
         self._published = False
         self._tick_timer: asyncio.TimerHandle | None = None
         self._no_space_raised = False
+        self._removed_at: dict[int, float] = {}
+        self._removals: set[asyncio.Task[None]] = set()
 
     # Starting
 
@@ -121,16 +130,23 @@ class MemberProcess:
         self._ids = identity.initial_members(config.initial_cluster, config.initial_cluster_token)
         self._directory = acquire(config.data_dir)
         disk = RealDisk()
-        new = not Wal.exists(self._directory.wal, disk)
-        if new:
-            await self._check_bootstrap()
-        else:
+        born: tuple[WalMetadata, ConfState] | None = None
+        if Wal.exists(self._directory.wal, disk):
             self._check_cluster(read_metadata(self._directory.wal, disk))
+        elif config.initial_cluster_state == "existing":
+            born = await self._join(), NOWHERE
+        else:
+            born = await self._found()
         self._directory.create()
         self.machine = self._open_machine(self._directory)
-        if new:
-            self._create_log(disk)
+        if born is not None:
+            Wal.create(self._directory.wal, *born, disk).close()
         wal, start = recover(self._directory.wal, disk, self.machine)
+        if start.founders:
+            start = found(wal, start, self._founding_members(start))
+        if config.force_new_cluster:
+            log.warn("forcing a new cluster of this member alone", member_id=f"{start.metadata.member_id:x}")
+            start = go_on_alone(wal, start)
         self._settle(start)
         self._build(wal, start)
         await self.transport.start(sockets=[(sock, False) for sock in peer_sockets])
@@ -142,7 +158,6 @@ class MemberProcess:
         self.cluster_id = start.metadata.cluster_id
         self.data_id = start.metadata.data_id
         self.incarnation = start.incarnation
-        self._configured = self._configured_members()
         log.info(
             "starting local member",
             local_member_id=f"{self.member_id:x}",
@@ -152,15 +167,10 @@ class MemberProcess:
             revision=self.machine.revision,
         )
 
-    async def _check_bootstrap(self) -> None:
+    async def _found(self) -> tuple[WalMetadata, ConfState]:
         """A member without a log must be new. Its peers know whether somebody has lived under its id before:
         such a member has lost its vote, and voting again could elect two leaders."""
         config, own = self.config, self._ids[self.config.name]
-        if config.initial_cluster_state == "existing":
-            raise MemberFailed(
-                f"--initial-cluster-state=existing and no log in {config.data_dir}: "
-                "joining a running cluster is not supported yet"
-            )
         for name, urls in config.initial_cluster.items():
             if name == config.name:
                 continue
@@ -175,6 +185,35 @@ class MemberProcess:
                 welcome = await probe(url, hello)
                 if welcome is not None and welcome.code == "already-bootstrapped":
                     raise MemberFailed(bootstrapped_text(own, config.data_dir))
+                if welcome is not None and welcome.code == "removed":
+                    raise MemberFailed(REMOVED_TEXT)
+        cluster_id = identity.cluster_id(self._ids.values())
+        return self._metadata(cluster_id, own), initial(tuple(self._ids.values()))
+
+    async def _join(self) -> WalMetadata:
+        """Asks the members of a running cluster who they are. This member is the one among them that has its
+        peer URLs and has not started yet; its log begins empty, and it waits for the leader to fill it."""
+        config = self.config
+        own_urls = sorted(str(url) for url in config.initial_advertise_peer_urls)
+        hello = PeerHello(channel="members")
+        asked = [u for name, urls in config.initial_cluster.items() if name != config.name for u in urls]
+        for url in asked:
+            welcome = await probe(url, hello)
+            if welcome is None or not welcome.members:
+                continue
+            for member in welcome.members:
+                if sorted(member.peerURLs) == own_urls:
+                    if member.name:
+                        raise MemberFailed(bootstrapped_text(member.ID, config.data_dir))
+                    return self._metadata(welcome.cluster_id, member.ID)
+            known = "; ".join(",".join(member.peerURLs) for member in welcome.members)
+            raise MemberFailed(
+                f"no member of the cluster has the peer URLs {','.join(own_urls)} (they have: {known}): "
+                "add it first, with `kvctl member add`"
+            )
+        raise MemberFailed(
+            f"could not retrieve cluster information from the given URLs: {', '.join(asked) or 'none given'}"
+        )
 
     def _open_machine(self, directory: DataDir) -> StateMachine:
         return StateMachine.open(
@@ -187,42 +226,52 @@ class MemberProcess:
             wake=self._wake,
         )
 
-    def _create_log(self, disk: RealDisk) -> None:
-        own = self._ids[self.config.name]
-        metadata = WalMetadata(
-            cluster_id=identity.cluster_id(self._ids.values()),
-            member_id=own,
+    def _metadata(self, cluster_id: int, member_id: int) -> WalMetadata:
+        return WalMetadata(
+            cluster_id=cluster_id,
+            member_id=member_id,
             data_id=secrets.randbits(63) | 1,
             created_ms=int(time.time() * 1000),
         )
-        Wal.create(self._directory.wal, metadata, initial(tuple(self._ids.values())), disk).close()
+
+    def _founding_members(self, start: Start) -> list[MemberRecord]:
+        names = {self._ids[name]: name for name in self.config.initial_cluster}
+        if set(names) != set(start.founders):
+            raise MemberFailed(
+                f"the log in {self._directory.wal} was made for a cluster of other members and has no entry: "
+                "give the same --initial-cluster as at first"
+            )
+        return [
+            MemberRecord(
+                member=Member(ID=node, name=names[node], peerURLs=self.config.initial_cluster[names[node]])
+            )
+            for node in start.founders
+        ]
 
     def _check_cluster(self, found: WalMetadata) -> None:
-        """A directory of another cluster or member must not be taken for this one's."""
-        if not self.config.initial_cluster_given:
+        """A directory of another cluster or member must not be taken for this one's. Flags that name the
+        members of today, where they are not the founding ones any more, are no sign of that."""
+        if not self.config.initial_cluster_given or self.config.initial_cluster_state == "existing":
             return
         cluster_id = identity.cluster_id(self._ids.values())
         own = self._ids[self.config.name]
         if (found.cluster_id, found.member_id) != (cluster_id, own):
+            stored = stored_conf(self._directory.db)
+            if stored and identity.cluster_id(members_of(decode_conf(stored))) != found.cluster_id:
+                return
             raise MemberFailed(
                 f"data directory {self._directory.path} belongs to member {found.member_id:x} of "
                 f"cluster {found.cluster_id:x}, not to member {own:x} of cluster {cluster_id:x} "
                 "that the flags describe"
             )
 
-    def _configured_members(self) -> dict[int, Member]:
-        if self.member_id not in self._ids.values():
-            return {}
-        return {
-            self._ids[name]: Member(ID=self._ids[name], name=name, peerURLs=urls)
-            for name, urls in self.config.initial_cluster.items()
-        }
-
-    def _peer_urls(self) -> dict[int, list[str]]:
-        """Of every other member: as published, else as configured."""
-        urls = {member_id: list(member.peerURLs) for member_id, member in self._configured.items()}
-        for member_id, record in self.machine.members.items():
-            urls[member_id] = list(record.member.peerURLs)
+    def _peer_urls(self, start: Start) -> dict[int, list[str]]:
+        """Of every other member, those whose addition is in the log and not applied yet among them."""
+        records = list(self.machine.members.values())
+        for entry in start.entries:
+            if entry.kind == EntryKind.CONFIG and entry.index > start.applied:
+                records += ConfigContext.FromString(decode(entry.data)[1]).added
+        urls = {record.member.ID: list(record.member.peerURLs) for record in records}
         urls.pop(self.member_id, None)
         return urls
 
@@ -256,7 +305,7 @@ class MemberProcess:
             cluster_id=self.cluster_id,
             data_id=self.data_id,
             incarnation=self.incarnation,
-            peers=self._peer_urls(),
+            peers=self._peer_urls(start),
             entropy=self._random,
             callbacks=PeerCallbacks(
                 on_messages=self._guarded(lambda messages: self.driver.received(messages)),
@@ -265,6 +314,7 @@ class MemberProcess:
                 on_unreachable=self._guarded(lambda node_id: self.driver.report_unreachable(node_id)),
                 on_refused=self._refused,
                 check_hello=self._check_hello,
+                members=self._known_members,
                 snapshot_channel=transfers.channel,
             ),
         )
@@ -298,6 +348,19 @@ class MemberProcess:
             call_later=loop.call_later,
             timeout_s=config.request_timeout_s,
         )
+        self.changes = MemberChanges(
+            self.driver,
+            self.machine,
+            self.transport,
+            strict=config.strict_reconfig_check,
+            learners_max=config.max_learners,
+            token=config.initial_cluster_token,
+            now=loop.time,
+            wall_s=time.time,
+            call_later=loop.call_later,
+            timeout_s=config.request_timeout_s,
+        )
+        self.driver.on_config.append(self._config_in_log)
         mode, retention = config.auto_compaction
         self._auto_compaction = AutoCompaction(mode, retention, now=loop.time())
 
@@ -316,7 +379,7 @@ class MemberProcess:
             **KvService(context).methods(),
             **self.watches.methods(),
             **LeaseService(context, self.keeper, self._random).methods(),
-            **ClusterService(context, self._configured).methods(),
+            **ClusterService(context, self.changes).methods(),
             **MaintenanceService(context).methods(),
             **HealthService().methods(),
         }
@@ -330,7 +393,7 @@ class MemberProcess:
         """Time starts. A lone voter elects itself at once; others, as etcd does, start close to an election,
         which pre-vote makes harmless where there is a leader already."""
         node = self.driver.node
-        if len(start.base.conf_state.voters) == 1:
+        if node.conf.voters == (self.member_id,):
             node.campaign()
         else:
             for _ in range(node.raft.config.election_ticks - 2):
@@ -350,6 +413,8 @@ class MemberProcess:
         self.driver.tick()
         self.keeper.tick()
         self.watches.tick()
+        self.changes.tick()
+        self._reconcile_peers()
         self._publish()
         if self.driver.is_leader:
             target = self._auto_compaction.tick(self._loop.time(), self.machine.revision)
@@ -401,8 +466,50 @@ class MemberProcess:
 
     # Peers
 
+    def _known_members(self) -> list[Member]:
+        return [record.member for _, record in sorted(self.machine.members.items())]
+
+    def _config_in_log(self, conf: ConfState, added: Sequence[MemberRecord], applied: bool) -> None:
+        """A member that is new is reached from the moment it is in the log: its vote may be needed for more."""
+        for record in added:
+            if record.member.ID not in self.machine.removed:
+                self.transport.set_peer(record.member.ID, record.member.peerURLs)
+        if applied:
+            log.info(
+                "applied a configuration change",
+                voters=[f"{node:x}" for node in conf.voters],
+                outgoing=[f"{node:x}" for node in conf.voters_outgoing],
+                learners=[f"{node:x}" for node in (*conf.learners, *conf.learners_next)],
+            )
+
+    def _reconcile_peers(self) -> None:
+        """Connections follow the members' table. A removed member is left alone for a moment, so that it may
+        hear of its removal, and is refused from then on."""
+        machine, now = self.machine, self._loop.time()
+        if self.member_id in machine.removed:
+            self._leave()
+            return
+        for member_id, record in machine.members.items():
+            if member_id != self.member_id and self.transport.urls(member_id) != record.member.peerURLs:
+                self.transport.set_peer(member_id, record.member.peerURLs)
+        for member_id in self.transport.peer_ids:
+            if member_id not in machine.removed:
+                continue
+            if now - self._removed_at.setdefault(member_id, now) > REMOVED_GRACE_S:
+                removal = self._loop.create_task(self.transport.remove_peer(member_id))
+                self._removals.add(removal)
+                removal.add_done_callback(self._removals.discard)
+
+    def _leave(self) -> None:
+        """The cluster goes on without this member: it stops, and never comes back under this id."""
+        if not self._ended.done():
+            log.error("server error", error=REMOVED_TEXT)
+            self._ended.set_result(0)
+
     def _check_hello(self, hello: PeerHello) -> PeerWelcome:
-        """Refuses who lives under an id that another data directory was published for."""
+        """Refuses who was removed, and who lives under an id that another data directory was published for."""
+        if hello.from_id in self.machine.removed:
+            return PeerWelcome(refusal=REMOVED_TEXT, code="removed")
         known = self.machine.members.get(hello.from_id)
         if known is not None and known.data_id and known.data_id != hello.data_id:
             text = f"member {hello.from_id:x} has already been bootstrapped"
@@ -413,6 +520,8 @@ class MemberProcess:
         log.warn("a peer refuses this member", peer=f"{node_id:x}", reason=welcome.refusal)
         if welcome.code == "already-bootstrapped":
             self.fail(bootstrapped_text(self.member_id, self.config.data_dir))
+        if welcome.code == "removed":
+            self._leave()
 
     def _notified(self, from_id: int, kind: int, payload: bytes) -> None:
         if kind == FORWARD:
@@ -421,7 +530,9 @@ class MemberProcess:
     def _requested(
         self, from_id: int, kind: int, payload: bytes, reply: Callable[[bytes | None], None]
     ) -> None:
-        if kind >= RENEW:
+        if kind == CHANGE_MEMBERS:
+            self.changes.serve(payload, reply)
+        elif kind >= RENEW:
             self.keeper.serve(kind, payload, reply)
         else:
             reply(None)
@@ -499,7 +610,12 @@ class MemberProcess:
         """To the follower with the longest log, so that the others need not wait for an election timeout."""
         driver = self.driver
         progress = driver.node.status().progress
-        others = [(each.match, node_id) for node_id, each in progress.items() if node_id != self.member_id]
+        voters = driver.node.conf.voters
+        others = [
+            (each.match, node_id)
+            for node_id, each in progress.items()
+            if node_id != self.member_id and node_id in voters
+        ]
         if not driver.is_leader or not others:
             return
         driver.transfer_leadership(max(others)[1])

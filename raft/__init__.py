@@ -1,5 +1,7 @@
 """The Raft consensus core: pure, deterministic, standard library only. Start with DESIGN.md."""
 
+from raft.errors import ProposalDropped
+from raft.membership import Change, ChangeKind, InvalidChange
 from raft.messages import (
     AppendEntries,
     AppendResponse,
@@ -17,7 +19,7 @@ from raft.messages import (
     VoteResponse,
 )
 from raft.node import RawNode, Ready, SoftState, Status
-from raft.raft import Config, ProposalDropped, Raft
+from raft.raft import Config, Raft
 from raft.reads import ReadState
 from raft.types import (
     NOBODY,
@@ -37,6 +39,8 @@ __all__ = [
     "NOBODY",
     "AppendEntries",
     "AppendResponse",
+    "Change",
+    "ChangeKind",
     "CommitNotice",
     "ConfState",
     "Config",
@@ -48,6 +52,7 @@ __all__ = [
     "HeartbeatResponse",
     "Index",
     "InstallSnapshot",
+    "InvalidChange",
     "Message",
     "NodeID",
     "PreVoteRequest",

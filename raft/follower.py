@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from raft import membership
 from raft.messages import (
     AppendEntries,
     AppendResponse,
@@ -18,7 +19,7 @@ from raft.messages import (
 )
 from raft.reads import ReadState
 from raft.trace import Committed, Restored
-from raft.types import Role
+from raft.types import EntryKind, Role
 
 if TYPE_CHECKING:
     from raft.raft import Raft
@@ -56,7 +57,7 @@ def hear(raft: Raft, leader_id: int) -> None:
 def append(raft: Raft, message: AppendEntries) -> None:
     """Thesis 3.5, and the answer that skips a whole conflicting run at once."""
     log = raft.log
-    if not _is_contiguous(message):
+    if not _is_well_formed(message):
         return
     if message.prev_index < log.committed:
         raft.send_after_persist(AppendResponse(raft.id, message.sender, raft.term, log.committed))
@@ -75,15 +76,26 @@ def append(raft: Raft, message: AppendEntries) -> None:
     raft.send_after_persist(AppendResponse(raft.id, message.sender, raft.term, last_new))
 
 
-def _is_contiguous(message: AppendEntries) -> bool:
-    """Whether a peer's entries follow prev without a gap and with terms that never fall nor pass its own."""
+def _is_well_formed(message: AppendEntries) -> bool:
+    """Whether a peer's entries follow prev without a gap, with terms that never fall nor pass its own, and
+    those that say so are configurations."""
     index, term = message.prev_index, message.prev_term
     if index < 0 or term < 0:
         return False
     for entry in message.entries:
         if entry.index != index + 1 or not term <= entry.term <= message.term:
             return False
+        if entry.kind == EntryKind.CONFIG and not _is_config(entry.data):
+            return False
         index, term = entry.index, entry.term
+    return True
+
+
+def _is_config(data: bytes) -> bool:
+    try:
+        membership.decode(data)
+    except membership.MalformedConfig:
+        return False
     return True
 
 
@@ -103,8 +115,7 @@ def install(raft: Raft, message: InstallSnapshot) -> None:
         commit(raft, meta.index)
         raft.send_after_persist(AppendResponse(raft.id, message.sender, raft.term, meta.index))
         return
-    log.restore(meta.index, meta.term)
-    raft.conf = meta.conf_state
+    log.restore(meta.index, meta.term, meta.conf_state)
     raft.restored = meta
     if raft.trace is not None:
         raft.emit(Restored(raft.id, raft.term, meta.index))

@@ -10,12 +10,16 @@ ClusterHistory at all nodes together. Each failure says which rule, where, and w
      term: a candidate whose own vote was slow to reach its disk may still win a term that is over, and lead
      nobody
  I7  terms never fall along a log
+ I8  configurations that follow one another in a log have overlapping majorities, and at most one of them, a
+     leader's last, is not committed
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
+from raft import membership, quorum
 from raft.raft import Raft
 from raft.types import Index, NodeID, Role, Term
 
@@ -63,8 +67,19 @@ def check_state(raft: Raft) -> None:
             progress.match < progress.next,
             f"I1 {name}: n{node} match {progress.match} next {progress.next}",
         )
+    for (_, old), (index, new) in pairwise(log.configs):
+        _demand(membership.overlap(old, new), f"I8 {name}: {new} at {index} follows {old}")
     if raft.role == Role.LEADER:
         _demand(raft.leader_id == raft.id, f"I4 {name}: a leader that follows n{raft.leader_id}")
+        _demand(
+            len(log.configs) < 2 or log.configs[-2][0] <= log.committed,
+            f"I8 {name}: configurations at {[index for index, _ in log.configs]}, committed {log.committed}",
+        )
+        members = quorum.members_of(raft.conf)
+        _demand(
+            set(raft.progress) == set(members),
+            f"I8 {name}: replicates to {sorted(raft.progress)}, members are {members}",
+        )
 
 
 def check_delta(before: Observed, raft: Raft) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from raft import membership, quorum
+from raft.errors import ProposalDropped
+from raft.membership import Change
 from raft.messages import (
     AppendEntries,
     AppendResponse,
@@ -22,8 +24,8 @@ from raft.messages import (
     TimeoutNow,
 )
 from raft.progress import Progress, ProgressState
-from raft.trace import Committed, SteppedDown
-from raft.types import NOBODY, Entry, EntryID, EntryKind, NodeID, SnapshotMeta
+from raft.trace import Committed, ConfigChanged, SteppedDown
+from raft.types import NOBODY, ConfState, Entry, EntryID, EntryKind, NodeID, SnapshotMeta
 
 if TYPE_CHECKING:
     from raft.raft import Raft
@@ -48,6 +50,51 @@ def resign(raft: Raft) -> None:
         raft.answer_read(node, context, 0, ok=False)
 
 
+def change_config(raft: Raft, changes: Sequence[Change], context: bytes) -> EntryID:
+    """One change at a time, and none before an entry of this term is committed: until then an older leader's
+    configuration may still be somewhere, and two changes from one origin need not overlap (raft-dev 2015)."""
+    log = raft.log
+    if log.conf_index > log.committed or raft.conf.voters_outgoing:
+        raise ProposalDropped(raft.leader_id, "another change of membership is under way")
+    if log.term(log.committed) != raft.term:
+        raise ProposalDropped(raft.leader_id, "nothing of this term is committed yet")
+    conf = membership.changed(raft.conf, changes)
+    return _append_config(raft, conf, context)
+
+
+def _append_config(raft: Raft, conf: ConfState, context: bytes) -> EntryID:
+    next_index = raft.log.last_index + 1
+    last = append(raft, [membership.encode(conf, context)], EntryKind.CONFIG)
+    members = quorum.members_of(conf)
+    for node in members:
+        if node not in raft.progress:
+            raft.progress[node] = progress = Progress(next_index)
+            progress.recent_active = True  # it gets an election timeout to be heard from
+            if node == raft.id:
+                progress.match = raft.log.durable
+    for node in [node for node in raft.progress if node not in members]:
+        del raft.progress[node]
+    if raft.transfer_to not in conf.voters:
+        raft.transfer_to = NOBODY
+    raft.emit(ConfigChanged(raft.id, raft.term, last.index, conf))
+    return last
+
+
+def _config_committed(raft: Raft) -> None:
+    """Leaves a joint configuration, and gives up leading where this node has no vote any more."""
+    conf = raft.conf
+    if raft.log.conf_index > raft.log.committed:
+        return
+    if conf.voters_outgoing:
+        if conf.auto_leave:
+            _append_config(raft, membership.left(conf), b"")
+    elif raft.id not in conf.voters:
+        successor = max(conf.voters, key=lambda node: raft.progress[node].match)
+        if raft.progress[successor].match == raft.log.last_index:
+            raft.send(TimeoutNow(raft.id, successor, raft.term))  # spares the others an election timeout
+        raft.become_follower(raft.term, NOBODY)
+
+
 def append(raft: Raft, batch: Sequence[bytes], kind: EntryKind = EntryKind.NORMAL) -> EntryID:
     index, term = raft.log.last_index, raft.term
     raft.log.append([Entry(index + at, term, data, kind) for at, data in enumerate(batch, 1)])
@@ -58,9 +105,12 @@ def append(raft: Raft, batch: Sequence[bytes], kind: EntryKind = EntryKind.NORMA
 def tick(raft: Raft) -> None:
     raft.heartbeat_elapsed += 1
     raft.election_elapsed += 1
+    if raft.transfer_to:
+        raft.transfer_elapsed += 1
+        if raft.transfer_elapsed >= raft.config.election_ticks:
+            raft.transfer_to = NOBODY  # the successor did not make it in time: go on leading
     if raft.election_elapsed >= raft.config.election_ticks:
         raft.election_elapsed = 0
-        raft.transfer_to = NOBODY  # the successor did not make it in time: go on leading
         if raft.config.check_quorum and not _hears_quorum(raft):
             raft.emit(SteppedDown(raft.id, raft.term))
             raft.become_follower(raft.term, NOBODY)
@@ -135,8 +185,10 @@ def maybe_commit(raft: Raft) -> None:
     """Only entries of this term are committed by counting; older ones come along (thesis 3.6.2)."""
     progress = raft.progress
     index = quorum.committed_index(raft.conf, lambda node: progress[node].match)
-    if raft.log.term(index) == raft.term and raft.log.commit_to(index) and raft.trace is not None:
-        raft.emit(Committed(raft.id, raft.term, index))
+    if raft.log.term(index) == raft.term and raft.log.commit_to(index):
+        if raft.trace is not None:
+            raft.emit(Committed(raft.id, raft.term, index))
+        _config_committed(raft)
 
 
 def _handle_read_acknowledgement(raft: Raft, message: HeartbeatResponse) -> None:
@@ -217,7 +269,7 @@ def _send_snapshot(raft: Raft, node: NodeID, progress: Progress) -> bool:
         return False
     term = raft.log.term(raft.log.applied)
     assert term is not None, f"applied {raft.log.applied} is not in the log after {raft.log.base}"
-    meta = SnapshotMeta(raft.log.applied, term, raft.conf)
+    meta = SnapshotMeta(raft.log.applied, term, raft.log.conf_at(raft.log.applied))
     progress.become_snapshot(meta.index)
     raft.send(InstallSnapshot(raft.id, node, raft.term, meta))
     return True
@@ -226,9 +278,9 @@ def _send_snapshot(raft: Raft, node: NodeID, progress: Progress) -> bool:
 def transfer(raft: Raft, to: NodeID) -> None:
     """Hands over to a voter, once its log is complete (thesis 3.10). Proposals are refused meanwhile."""
     progress = raft.progress.get(to)
-    if progress is None or to == raft.id or to not in quorum.voters_of(raft.conf):
+    if progress is None or to == raft.id or to not in raft.conf.voters:
         return
     raft.transfer_to = to
-    raft.election_elapsed = 0
+    raft.transfer_elapsed = 0  # a clock of its own: handing over must not put off the check for a quorum
     if progress.match == raft.log.last_index:
         raft.send(TimeoutNow(raft.id, to, raft.term))

@@ -4,20 +4,43 @@
 
 base is the snapshot's index. handed: given to the driver to write. durable: the driver said it is written.
 committed may run ahead of durable here: it rests on a majority's disks, of which this one need not be one.
+configs: the configuration in force at the log's beginning, or later, and every one that came since; the last of
+them is in force now.
 Invariants: indices are contiguous; terms never fall; nothing at or below committed is ever truncated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from raft.types import Entry, EntryID, Index, Term
+from raft import membership
+from raft.types import ConfState, Entry, EntryID, EntryKind, Index, Term
 
 
 class RaftLog:
-    __slots__ = ("_entries", "applied", "base", "base_term", "committed", "durable", "handed", "taken")
+    __slots__ = (
+        "_entries",
+        "applied",
+        "base",
+        "base_term",
+        "committed",
+        "configs",
+        "durable",
+        "handed",
+        "taken",
+    )
 
-    def __init__(self, *, base: Index, base_term: Term, entries: Sequence[Entry], committed: Index) -> None:
+    def __init__(
+        self,
+        *,
+        base: Index,
+        base_term: Term,
+        entries: Sequence[Entry],
+        committed: Index,
+        conf: ConfState,
+        conf_index: Index,
+    ) -> None:
+        """conf: the configuration as of conf_index, which is not below base; CONFIG entries after it count."""
         self.base = base
         self.base_term = base_term
         self._entries = list(entries)
@@ -25,10 +48,33 @@ class RaftLog:
             assert entry.index == base + 1 + offset, f"entry {entry} is not at {base + 1 + offset}"
         assert base <= committed <= self.last_index, f"{base} ≤ {committed} ≤ {self.last_index} is broken"
         self.committed = committed
+        self.configs: list[tuple[Index, ConfState]] = [(conf_index, conf)]
+        self._note_configs(entry for entry in self._entries if entry.index > conf_index)
         self.applied = base
         self.taken = base  # committed entries given to the driver to apply
         self.handed = self.last_index
         self.durable = self.last_index
+
+    @property
+    def conf(self) -> ConfState:
+        """The configuration in force: the newest in the log, committed or not (thesis 4.1)."""
+        return self.configs[-1][1]
+
+    @property
+    def conf_index(self) -> Index:
+        """Where conf was appended."""
+        return self.configs[-1][0]
+
+    def conf_at(self, index: Index) -> ConfState:
+        """The configuration as of index, which must not be below what the log began with."""
+        found = next((conf for at, conf in reversed(self.configs) if at <= index), None)
+        assert found is not None, f"no configuration as of {index}: they begin at {self.configs[0][0]}"
+        return found
+
+    def _note_configs(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            if entry.kind == EntryKind.CONFIG:
+                self.configs.append((entry.index, membership.decode(entry.data)[0]))
 
     @property
     def first_index(self) -> Index:
@@ -72,8 +118,9 @@ class RaftLog:
         return (last_term, last_index) >= (self.last_term, self.last_index)
 
     def append(self, entries: Sequence[Entry]) -> None:
-        """Adds a leader's own entries at the end."""
+        """Adds entries at the end; a configuration among them is in force at once."""
         self._entries.extend(entries)
+        self._note_configs(entries)
 
     def try_append(self, prev_index: Index, prev_term: Term, entries: Sequence[Entry]) -> Index | None:
         """Takes a leader's entries after prev; returns the last index now known equal to the leader's, or
@@ -83,17 +130,19 @@ class RaftLog:
         last_new = prev_index + len(entries)
         for offset, entry in enumerate(entries):
             if entry.index > self.last_index:
-                self._entries.extend(entries[offset:])
+                self.append(entries[offset:])
                 break
             if entry.index > self.base and self.term(entry.index) != entry.term:
                 self._truncate_to(entry.index - 1)
-                self._entries.extend(entries[offset:])
+                self.append(entries[offset:])
                 break
         return last_new
 
     def _truncate_to(self, index: Index) -> None:
         assert index >= self.committed, f"truncating to {index} would lose committed {self.committed}"
         del self._entries[index - self.base :]
+        while self.configs[-1][0] > index:
+            self.configs.pop()
         self.handed = min(self.handed, index)
         self.durable = min(self.durable, index)
 
@@ -155,13 +204,16 @@ class RaftLog:
         term = self.term(index)
         assert term is not None, f"no entry {index} to compact to"
         del self._entries[: index - self.base]
+        while len(self.configs) > 1 and self.configs[1][0] <= index:
+            del self.configs[0]
         self.base, self.base_term = index, term
         self.handed = max(self.handed, index)
         self.durable = max(self.durable, index)
 
-    def restore(self, index: Index, term: Term) -> None:
+    def restore(self, index: Index, term: Term, conf: ConfState) -> None:
         """Begins anew after a received snapshot: nothing of the old log is kept (ScyllaDB 9551)."""
         assert index > self.committed, f"a snapshot at {index} is behind committed {self.committed}"
         self._entries.clear()
+        self.configs = [(index, conf)]
         self.base, self.base_term = index, term
         self.committed = self.applied = self.taken = self.handed = self.durable = index

@@ -17,11 +17,13 @@ from dataclasses import dataclass, field
 from random import Random
 
 from raft import candidate, leader
+from raft.errors import ProposalDropped
+from raft.membership import Change
 from raft.messages import Message
 from raft.progress import ProgressState
-from raft.raft import Config, ProposalDropped, Raft
+from raft.raft import Config, Raft
 from raft.reads import ReadState
-from raft.types import Entry, EntryID, HardState, Index, NodeID, Role, SnapshotMeta, Term
+from raft.types import ConfState, Entry, EntryID, HardState, Index, NodeID, Role, SnapshotMeta, Term
 
 
 @dataclass(slots=True, frozen=True)
@@ -89,14 +91,16 @@ class RawNode:
         applied: Index,
         random: Random,
     ) -> None:
-        """snapshot is where the log begins (index 0, term 0 and the initial ConfState in a new cluster);
-        entries follow it. applied, at least snapshot.index, is how far the state machine is durably."""
+        """snapshot is where the log begins (index 0 and term 0 in a new cluster); entries follow it. applied,
+        at least snapshot.index, is how far the state machine is durably, and snapshot.conf_state is the
+        configuration as of there."""
         commit = max(hard_state.commit, applied)
         self.raft = Raft(
             config,
             hard_state=HardState(hard_state.term, hard_state.vote, commit),
             snapshot=snapshot,
             entries=entries,
+            applied=applied,
             random=random,
         )
         log = self.raft.log
@@ -122,14 +126,25 @@ class RawNode:
     def propose(self, data: Sequence[bytes]) -> EntryID:
         """Appends entries on the leader; returns the last one's id. Raises ProposalDropped."""
         raft = self.raft
-        if raft.role != Role.LEADER:
-            raise ProposalDropped(raft.leader_id, "not the leader")
-        if raft.transfer_to:
-            raise ProposalDropped(raft.leader_id, "leadership is being handed over")
+        self._demand_leadership()
         size = sum(map(len, data))
         if raft.uncommitted_bytes and raft.uncommitted_bytes + size > raft.config.max_uncommitted_bytes:
             raise ProposalDropped(raft.leader_id, "too much is uncommitted")
         return leader.append(raft, data)
+
+    def propose_config(self, changes: Sequence[Change], context: bytes = b"") -> EntryID:
+        """Appends the configuration that follows by these changes; context travels with it and is not looked
+        at. Where it is joint, it is left by itself once it is committed. One change at a time. Raises
+        ProposalDropped, or membership.InvalidChange."""
+        self._demand_leadership()
+        return leader.change_config(self.raft, changes, context)
+
+    def _demand_leadership(self) -> None:
+        raft = self.raft
+        if raft.role != Role.LEADER:
+            raise ProposalDropped(raft.leader_id, "not the leader")
+        if raft.transfer_to:
+            raise ProposalDropped(raft.leader_id, "leadership is being handed over")
 
     def read_index(self, context: int) -> None:
         """Asks for a linearizable read; context is unique per attempt. Ready.read_states has the answer."""
@@ -242,6 +257,11 @@ class RawNode:
     @property
     def term(self) -> Term:
         return self.raft.term
+
+    @property
+    def conf(self) -> ConfState:
+        """The configuration in force, committed or not."""
+        return self.raft.conf
 
     @property
     def commit(self) -> Index:

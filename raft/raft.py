@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from raft import candidate, follower, leader, membership
+from raft import candidate, follower, leader, quorum
 from raft.log import RaftLog
 from raft.messages import (
     AppendEntries,
@@ -28,16 +28,7 @@ from raft.messages import (
 from raft.progress import Progress
 from raft.reads import LeaderReads, ReadState
 from raft.trace import Event, RoleChanged, Trace, Voted
-from raft.types import NOBODY, Entry, HardState, NodeID, Role, SnapshotMeta, Term
-
-
-class ProposalDropped(Exception):
-    """Nothing was appended, so proposing again elsewhere is safe."""
-
-    def __init__(self, leader_id: NodeID, reason: str) -> None:
-        super().__init__(f"{reason} (leader: {leader_id or 'none'})")
-        self.leader_id = leader_id
-        self.reason = reason
+from raft.types import NOBODY, ConfState, Entry, HardState, Index, NodeID, Role, SnapshotMeta, Term
 
 
 @dataclass(frozen=True)
@@ -72,15 +63,22 @@ class Raft:
         hard_state: HardState,
         snapshot: SnapshotMeta,
         entries: Sequence[Entry],
+        applied: Index,
         random: Random,
     ) -> None:
         self.config = config
         self.id = config.id
         self.random = random
         self.trace: Trace | None = None
-        self.conf = snapshot.conf_state
         commit = max(hard_state.commit, snapshot.index)
-        self.log = RaftLog(base=snapshot.index, base_term=snapshot.term, entries=entries, committed=commit)
+        self.log = RaftLog(
+            base=snapshot.index,
+            base_term=snapshot.term,
+            entries=entries,
+            committed=commit,
+            conf=snapshot.conf_state,
+            conf_index=max(snapshot.index, applied),
+        )
         self.term: Term = max(hard_state.term, self.log.last_term)
         self.vote: NodeID = hard_state.vote if self.term == hard_state.term else NOBODY
         self.role = Role.FOLLOWER
@@ -94,6 +92,7 @@ class Raft:
         self.reads = LeaderReads()
         self.uncommitted_bytes = 0
         self.transfer_to: NodeID = NOBODY
+        self.transfer_elapsed = 0
         self.forwarded_reads: set[int] = set()  # contexts this follower has asked the leader about
         # What the next Ready will hold
         self.messages: list[Message] = []
@@ -102,6 +101,11 @@ class Raft:
         self.reads_failed: list[int] = []
         self.restored: SnapshotMeta | None = None
         self.reset_election_timeout()
+
+    @property
+    def conf(self) -> ConfState:
+        """The configuration in force: the newest in the log."""
+        return self.log.conf
 
     def hard_state(self) -> HardState:
         return HardState(self.term, self.vote, self.log.committed)
@@ -185,18 +189,31 @@ class Raft:
             leader.tick(self)
             return
         self.election_elapsed += 1
-        if self.election_elapsed >= self.election_timeout:
+        if self.election_elapsed < self.election_timeout:
+            return
+        if self._may_stand():
             self.election_elapsed = 0
             self.campaign()
+        elif self.leader_id:
+            # It only stops to follow: else it would go on protecting a leader that is gone.
+            self.become_follower(self.term, NOBODY)
 
     def campaign(self, *, force: bool = False) -> None:
         """Stands for election; force: at the leader's own request, so without asking first."""
-        if self.role == Role.LEADER or not membership.can_campaign(self.conf, self.id):
+        if self.role == Role.LEADER or not self._may_stand():
             return
         if self.config.pre_vote and not force:
             candidate.ask_first(self)
         else:
             candidate.stand(self, force=force)
+
+    def _may_stand(self) -> bool:
+        """A voter may; so may one whose removal is in its log and not known to be committed: its log may be
+        longer than that of all who stay, and then nobody else can win (thesis 4.2.2)."""
+        log = self.log
+        if self.id in quorum.voters_of(log.conf):
+            return True
+        return log.conf_index > log.committed and self.id in quorum.voters_of(log.conf_at(log.committed))
 
     # Messages
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from raft.types import Index, NodeID, Role, Term
+from raft.types import ConfState, Index, NodeID, Role, Term
 
 
 @dataclass(slots=True, frozen=True)
@@ -64,5 +64,21 @@ class SteppedDown:
         return f"n{self.node}@{self.term} has lost its quorum"
 
 
-Event = RoleChanged | Voted | Committed | Restored | SteppedDown
+@dataclass(slots=True, frozen=True)
+class ConfigChanged:
+    """A leader appended a configuration, which is in force from then on."""
+
+    node: NodeID
+    term: Term
+    index: Index
+    conf: ConfState
+
+    def __str__(self) -> str:
+        conf = self.conf
+        joint = f" & {list(conf.voters_outgoing)}" if conf.voters_outgoing else ""
+        learners = [*conf.learners, *conf.learners_next]
+        return f"n{self.node}@{self.term} config {self.index}: {list(conf.voters)}{joint} learners {learners}"
+
+
+Event = RoleChanged | Voted | Committed | Restored | SteppedDown | ConfigChanged
 Trace = Callable[[Event], None]

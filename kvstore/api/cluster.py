@@ -1,59 +1,170 @@
-"""etcdserverpb.Cluster: who the members are. Changes of membership are refused until they are built."""
+"""etcdserverpb.Cluster: who the members are, and changes of that.
+
+Two things of ours ride on MemberAdd as request metadata, which etcd ignores: `kvstore-promote: true` makes the
+leader promote the learner as soon as it has caught up, and `kvstore-replaces: <id>` (hexadecimal) lets it take
+that member's place when it is.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from kvstore import errors
 from kvstore.api.context import Context, parse
 from kvstore.api.errors import fail
-from kvstore.pb.etcdserverpb_pb2 import Member, MemberListRequest, MemberListResponse
-from kvstore.rpc import Methods, Status, UnaryCall, UnaryMethod
+from kvstore.commands import Kind
+from kvstore.config import parse_url
+from kvstore.pb.etcdserverpb_pb2 import (
+    Member,
+    MemberAddRequest,
+    MemberAddResponse,
+    MemberListRequest,
+    MemberListResponse,
+    MemberPromoteRequest,
+    MemberPromoteResponse,
+    MemberRemoveRequest,
+    MemberRemoveResponse,
+    MemberUpdateRequest,
+    MemberUpdateResponse,
+)
+from kvstore.pb.internal_pb2 import MemberChange
+from kvstore.replication.member_changes import MemberChanges
+from kvstore.replication.outbox import Outcome
+from kvstore.replication.recovery import decode_conf
+from kvstore.rpc import Methods, UnaryCall, UnaryMethod
+
+PROMOTE = "kvstore-promote"
+REPLACES = "kvstore-replaces"
 
 
 class ClusterService:
-    def __init__(self, context: Context, configured: dict[int, Member]) -> None:
-        """configured: every member of the initial cluster, by id, as known before any has published itself."""
+    def __init__(self, context: Context, changes: MemberChanges) -> None:
         self._context = context
-        self._configured = configured
+        self._changes = changes
 
     def methods(self) -> Methods:
-        refused = UnaryMethod(_refuse)
         return {
             "/etcdserverpb.Cluster/MemberList": UnaryMethod(self.member_list),
-            "/etcdserverpb.Cluster/MemberAdd": refused,
-            "/etcdserverpb.Cluster/MemberRemove": refused,
-            "/etcdserverpb.Cluster/MemberUpdate": refused,
-            "/etcdserverpb.Cluster/MemberPromote": refused,
+            "/etcdserverpb.Cluster/MemberAdd": UnaryMethod(self.member_add),
+            "/etcdserverpb.Cluster/MemberRemove": UnaryMethod(self.member_remove),
+            "/etcdserverpb.Cluster/MemberUpdate": UnaryMethod(self.member_update),
+            "/etcdserverpb.Cluster/MemberPromote": UnaryMethod(self.member_promote),
         }
 
     def member_list(self, call: UnaryCall, data: bytes) -> None:
         request = parse(call, MemberListRequest, data)
         if request is None or not self._context.has_leader(call):
             return
-        if not request.linearizable:
-            call.reply(self._reply())
+
+        def reply(members: list[Member]) -> bytes:
+            return MemberListResponse(members=members).SerializeToString()
+
+        if request.linearizable:
+            self._reply_caught_up(call, reply)
+        else:
+            call.reply(self._context.header(0) + reply(self.members()))
+
+    def member_add(self, call: UnaryCall, data: bytes) -> None:
+        request = parse(call, MemberAddRequest, data)
+        if request is None or not _valid_urls(call, request.peerURLs):
             return
+        try:
+            replaces = int(call.metadata.get(REPLACES, "0"), 16)
+        except ValueError:
+            fail(call, errors.MemberNotFound())
+            return
+        change = MemberChange(
+            action=MemberChange.ADD,
+            peerURLs=request.peerURLs,
+            learner=request.isLearner,
+            promote=call.metadata.get(PROMOTE) == "true",
+            replaces=replaces,
+        )
+
+        def done(member_id: int, problem: errors.StoreError | None) -> None:
+            if problem is not None:
+                fail(call, problem)
+                return
+
+            def reply(members: list[Member]) -> bytes:
+                added = next((member for member in members if member_id == member.ID), None)
+                return MemberAddResponse(member=added, members=members).SerializeToString()
+
+            self._reply_caught_up(call, reply)
+
+        self._changes.ask(change, done)
+
+    def member_remove(self, call: UnaryCall, data: bytes) -> None:
+        request = parse(call, MemberRemoveRequest, data)
+        if request is None:
+            return
+        change = MemberChange(action=MemberChange.REMOVE, ID=request.ID)
+        self._change(call, change, lambda members: MemberRemoveResponse(members=members).SerializeToString())
+
+    def member_promote(self, call: UnaryCall, data: bytes) -> None:
+        request = parse(call, MemberPromoteRequest, data)
+        if request is None:
+            return
+        change = MemberChange(action=MemberChange.PROMOTE, ID=request.ID)
+        self._change(call, change, lambda members: MemberPromoteResponse(members=members).SerializeToString())
+
+    def member_update(self, call: UnaryCall, data: bytes) -> None:
+        """Where other members reach it. No change of the configuration: nobody's vote moves."""
+        request = parse(call, MemberUpdateRequest, data)
+        if request is None or not _valid_urls(call, request.peerURLs):
+            return
+        member = Member(ID=request.ID, peerURLs=request.peerURLs)
+
+        def done(outcome: Outcome) -> None:
+            if isinstance(outcome, tuple):
+                reply = MemberUpdateResponse(members=self.members())
+                call.reply(self._context.header(0) + reply.SerializeToString())
+            else:
+                fail(call, outcome)
+
+        self._context.driver.propose(Kind.MEMBER_UPDATE, member.SerializeToString(), done)
+
+    def members(self) -> list[Member]:
+        """By ascending id, as far as this member has applied."""
+        machine = self._context.machine
+        conf = decode_conf(machine.conf)
+        learners = {*conf.learners, *conf.learners_next}
+        known = []
+        for member_id, record in sorted(machine.members.items()):
+            member = Member()
+            member.CopyFrom(record.member)
+            member.isLearner = member_id in learners
+            known.append(member)
+        return known
+
+    def _change(self, call: UnaryCall, change: MemberChange, reply: Callable[[list[Member]], bytes]) -> None:
+        def done(member_id: int, problem: errors.StoreError | None) -> None:
+            if problem is not None:
+                fail(call, problem)
+            else:
+                self._reply_caught_up(call, reply)
+
+        self._changes.ask(change, done)
+
+    def _reply_caught_up(self, call: UnaryCall, reply: Callable[[list[Member]], bytes]) -> None:
+        """Once this member has applied everything that was acknowledged by now, wherever it was."""
 
         def ready(problem: errors.StoreError | None) -> None:
             if problem is not None:
                 fail(call, problem)
             else:
-                call.reply(self._reply())
+                call.reply(self._context.header(0) + reply(self.members()))
 
         self._context.driver.read(ready)
 
-    def members(self) -> list[Member]:
-        """Published records over configured ones, by ascending id."""
-        known = dict(self._configured)
-        for member_id, record in self._context.machine.members.items():
-            known[member_id] = record.member
-        return [known[member_id] for member_id in sorted(known)]
 
-    def _reply(self) -> bytes:
-        return self._context.header(0) + MemberListResponse(members=self.members()).SerializeToString()
-
-
-def _refuse(call: UnaryCall, data: bytes) -> None:
-    call.fail(
-        Status.UNIMPLEMENTED,
-        "kvstore: changing the membership of a running cluster is not supported yet",
-    )
+def _valid_urls(call: UnaryCall, urls: object) -> bool:
+    """Whether there is one, and all can be dialed; else the call has failed."""
+    texts = [str(url) for url in urls] if hasattr(urls, "__iter__") else []
+    try:
+        if texts and all(parse_url(text) for text in texts):
+            return True
+    except ValueError:
+        pass
+    fail(call, errors.BadMemberUrls())
+    return False

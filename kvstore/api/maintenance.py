@@ -1,4 +1,4 @@
-"""etcdserverpb.Maintenance: Status, HashKV, Alarm, and Defragment, which has nothing to do here."""
+"""etcdserverpb.Maintenance: Status, HashKV, Alarm, MoveLeader, and Defragment, which has nothing to do here."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from kvstore.pb.etcdserverpb_pb2 import (
     DefragmentResponse,
     HashKVRequest,
     HashKVResponse,
+    MoveLeaderRequest,
+    MoveLeaderResponse,
     StatusResponse,
 )
 from kvstore.rpc import Methods, Status, UnaryCall, UnaryMethod
 from kvstore.version import CLUSTER_VERSION, ETCD_VERSION
+
+TRANSFER_LOOK_S = 0.005
 
 
 class MaintenanceService:
@@ -28,6 +32,7 @@ class MaintenanceService:
             "/etcdserverpb.Maintenance/Status": UnaryMethod(self.status),
             "/etcdserverpb.Maintenance/HashKV": UnaryMethod(self.hash_kv),
             "/etcdserverpb.Maintenance/Alarm": UnaryMethod(self.alarm),
+            "/etcdserverpb.Maintenance/MoveLeader": UnaryMethod(self.move_leader),
             "/etcdserverpb.Maintenance/Defragment": UnaryMethod(self.defragment),
         }
 
@@ -42,6 +47,7 @@ class MaintenanceService:
             raftTerm=node.term,
             raftAppliedIndex=machine.applied_index,
             dbSizeInUse=machine.db_size_in_use,
+            isLearner=context.member_id in (*node.conf.learners, *node.conf.learners_next),
             storageVersion=CLUSTER_VERSION,
             dbSizeQuota=max(0, context.config.quota_backend_bytes),
         )
@@ -50,6 +56,32 @@ class MaintenanceService:
         for alarm in machine.alarms:
             reply.errors.append(f"memberID:{alarm.memberID} alarm:{AlarmType.Name(alarm.alarm)} ")
         call.reply(context.header(machine.revision) + reply.SerializeToString())
+
+    def move_leader(self, call: UnaryCall, data: bytes) -> None:
+        """On the leader: hands over to a voter, and answers when that leads or an election timeout is over."""
+        request = parse(call, MoveLeaderRequest, data)
+        if request is None:
+            return
+        context, driver, target = self._context, self._context.driver, request.targetID
+        if not driver.is_leader:
+            fail(call, errors.NotLeader())
+            return
+        if target not in driver.node.conf.voters:
+            fail(call, errors.BadTransferee())
+            return
+        if target != driver.member_id:
+            driver.transfer_leadership(target)
+        deadline = context.now() + context.config.election_timeout_ms / 1000
+
+        def look() -> None:
+            if driver.leader_id == target:
+                call.reply(MoveLeaderResponse().SerializeToString())
+            elif context.now() >= deadline:
+                fail(call, errors.TransferTimeout())
+            else:
+                context.call_later(TRANSFER_LOOK_S, look)
+
+        look()
 
     def hash_kv(self, call: UnaryCall, data: bytes) -> None:
         """Of this member's own state, without a leader: that is what it is for."""

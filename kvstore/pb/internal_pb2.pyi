@@ -1,5 +1,6 @@
 from kvstore.pb import etcdserverpb_pb2 as _etcdserverpb_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -8,12 +9,56 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class MemberRecord(_message.Message):
-    __slots__ = ("member", "data_id")
+    __slots__ = ("member", "data_id", "promote", "replaces")
     MEMBER_FIELD_NUMBER: _ClassVar[int]
     DATA_ID_FIELD_NUMBER: _ClassVar[int]
+    PROMOTE_FIELD_NUMBER: _ClassVar[int]
+    REPLACES_FIELD_NUMBER: _ClassVar[int]
     member: _etcdserverpb_pb2.Member
     data_id: int
-    def __init__(self, member: _Optional[_Union[_etcdserverpb_pb2.Member, _Mapping]] = ..., data_id: _Optional[int] = ...) -> None: ...
+    promote: bool
+    replaces: int
+    def __init__(self, member: _Optional[_Union[_etcdserverpb_pb2.Member, _Mapping]] = ..., data_id: _Optional[int] = ..., promote: _Optional[bool] = ..., replaces: _Optional[int] = ...) -> None: ...
+
+class ConfigContext(_message.Message):
+    __slots__ = ("added",)
+    ADDED_FIELD_NUMBER: _ClassVar[int]
+    added: _containers.RepeatedCompositeFieldContainer[MemberRecord]
+    def __init__(self, added: _Optional[_Iterable[_Union[MemberRecord, _Mapping]]] = ...) -> None: ...
+
+class MemberChange(_message.Message):
+    __slots__ = ("action", "ID", "peerURLs", "learner", "promote", "replaces")
+    class Action(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        NONE: _ClassVar[MemberChange.Action]
+        ADD: _ClassVar[MemberChange.Action]
+        REMOVE: _ClassVar[MemberChange.Action]
+        PROMOTE: _ClassVar[MemberChange.Action]
+    NONE: MemberChange.Action
+    ADD: MemberChange.Action
+    REMOVE: MemberChange.Action
+    PROMOTE: MemberChange.Action
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PEERURLS_FIELD_NUMBER: _ClassVar[int]
+    LEARNER_FIELD_NUMBER: _ClassVar[int]
+    PROMOTE_FIELD_NUMBER: _ClassVar[int]
+    REPLACES_FIELD_NUMBER: _ClassVar[int]
+    action: MemberChange.Action
+    ID: int
+    peerURLs: _containers.RepeatedScalarFieldContainer[str]
+    learner: bool
+    promote: bool
+    replaces: int
+    def __init__(self, action: _Optional[_Union[MemberChange.Action, str]] = ..., ID: _Optional[int] = ..., peerURLs: _Optional[_Iterable[str]] = ..., learner: _Optional[bool] = ..., promote: _Optional[bool] = ..., replaces: _Optional[int] = ...) -> None: ...
+
+class MemberChanged(_message.Message):
+    __slots__ = ("error", "ID")
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    error: str
+    ID: int
+    def __init__(self, error: _Optional[str] = ..., ID: _Optional[int] = ...) -> None: ...
 
 class LeaseExpire(_message.Message):
     __slots__ = ("leader", "term", "IDs")
@@ -52,9 +97,13 @@ class PeerHello(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., cluster_id: _Optional[int] = ..., from_id: _Optional[int] = ..., to_id: _Optional[int] = ..., data_id: _Optional[int] = ..., channel: _Optional[str] = ..., incarnation: _Optional[int] = ...) -> None: ...
 
 class PeerWelcome(_message.Message):
-    __slots__ = ("refusal", "code")
+    __slots__ = ("refusal", "code", "cluster_id", "members")
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
     refusal: str
     code: str
-    def __init__(self, refusal: _Optional[str] = ..., code: _Optional[str] = ...) -> None: ...
+    cluster_id: int
+    members: _containers.RepeatedCompositeFieldContainer[_etcdserverpb_pb2.Member]
+    def __init__(self, refusal: _Optional[str] = ..., code: _Optional[str] = ..., cluster_id: _Optional[int] = ..., members: _Optional[_Iterable[_Union[_etcdserverpb_pb2.Member, _Mapping]]] = ...) -> None: ...

@@ -14,15 +14,18 @@ Runs on one thread, the loop's. Knows no asyncio: `call_soon` and `now` are hand
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from kvstore import errors
 from kvstore.commands import MalformedBatch, decode_header
+from kvstore.pb.internal_pb2 import ConfigContext, MemberRecord
 from kvstore.replication.outbox import Done, Outbox, Outcome, Pending
 from kvstore.replication.reads import ReadDone, ReadRounds
 from raft import (
+    Change,
+    ConfState,
     Entry,
     EntryKind,
     HardState,
@@ -32,7 +35,9 @@ from raft import (
     RawNode,
     Role,
     SnapshotMeta,
+    membership,
 )
+from raft.quorum import members_of
 
 FORWARD = 1  # one-way between members: a batch for the leader to propose
 APPLY_BYTES_PER_TURN = 2 << 20  # so that a long catch-up cannot hold up heartbeats
@@ -77,7 +82,22 @@ class Machine(Protocol):
 
     def apply(self, index: int, term: int, data: bytes, own: bool | None = None) -> list[Outcome] | None: ...
 
+    def apply_config(
+        self, index: int, term: int, conf: bytes, *, members: Collection[int], added: Sequence[MemberRecord]
+    ) -> None: ...
+
     def turn(self) -> bool: ...
+
+
+@dataclass(slots=True)
+class _ConfigWaiter:
+    """Who asked for the change of membership at index, until that or, where it is joint, what leaves it is
+    applied (index 0)."""
+
+    index: int
+    term: int
+    deadline: float
+    done: Done
 
 
 @dataclass(frozen=True)
@@ -139,6 +159,10 @@ class Driver:
         self._progress_at = 0.0
         self._leader_id = 0
         self._term = node.term
+        self._config_waiters: list[_ConfigWaiter] = []
+        self.on_config: list[Callable[[ConfState, Sequence[MemberRecord], bool], None]] = []
+        """Called with (configuration, members it brings, whether it is applied): first when it is in force here,
+        which is when it is in the log, then when it is applied."""
         self.on_role: list[Callable[[Role, int], None]] = []
         self.on_turn: list[Callable[[], None]] = []
 
@@ -158,6 +182,28 @@ class Driver:
         if not self._scheduled:
             self._scheduled = True
             self._call_soon(self._turn)
+
+    def change_members(self, changes: Sequence[Change], context: bytes, done: Done) -> None:
+        """On the leader: proposes one change of membership. done(outcome) once, when it is applied here, and
+        left again where it is joint; or with why it is not."""
+        node = self.node
+        if self._stopped:
+            done(errors.Stopped())
+            return
+        if not node.is_leader:
+            done(errors.NotLeader())
+            return
+        if node.raft.log.conf_index > self.machine.applied_index:
+            done(errors.ChangeUnderWay())
+            return
+        try:
+            last = node.propose_config(changes, context)
+        except ProposalDropped:
+            done(errors.ChangeUnderWay() if node.is_leader else errors.NotLeader())
+            return
+        deadline = self._now() + self._options.request_timeout_s
+        self._config_waiters.append(_ConfigWaiter(last.index, last.term, deadline, done))
+        self._schedule()
 
     def read(self, done: ReadDone) -> None:
         """Calls done(None) once local state holds everything acknowledged before this call."""
@@ -195,6 +241,9 @@ class Driver:
             self._finish(pending, errors.RequestTimeout() if pending.sent else errors.NoLeader())
         for done in self._reads.overdue(now):
             done(errors.RequestTimeout() if self.node.leader_id else errors.NoLeader())
+        for waiter in [each for each in self._config_waiters if each.deadline <= now]:
+            self._config_waiters.remove(waiter)
+            waiter.done(errors.OutcomeUnknown())
         self._resend_stale(now)
         self._trim()
         self._schedule()
@@ -263,6 +312,8 @@ class Driver:
         self._stopped = True
         for pending in self.outbox.close():
             self._finish(pending, errors.OutcomeUnknown() if pending.sent else errors.Stopped())
+        for waiter in self._config_waiters:
+            waiter.done(errors.OutcomeUnknown())
         for done in self._reads.close():
             done(errors.Stopped())
 
@@ -329,6 +380,9 @@ class Driver:
             self._leadership_changed()
         if ready.snapshot is not None:
             self._install(ready.snapshot)
+        for entry in ready.entries:
+            if entry.kind == EntryKind.CONFIG:
+                self._tell_config(entry, applied=False)
         dependent = ready.messages_after_persist
         if ready.must_sync or self._after_persist:
             self._after_persist[ready.number] = dependent
@@ -383,7 +437,10 @@ class Driver:
 
     def _apply_one(self, entry: Entry) -> None:
         data = entry.data
-        if not data or entry.kind != EntryKind.NORMAL:
+        if entry.kind == EntryKind.CONFIG:
+            self._apply_config(entry)
+            return
+        if not data:
             self.machine.apply(entry.index, entry.term, b"")
             return
         header = decode_header(data)
@@ -403,6 +460,35 @@ class Driver:
                     self._report(problem)
         for each in overtaken:
             self._dispatch(each, self._now())
+
+    def _apply_config(self, entry: Entry) -> None:
+        conf, context = membership.decode(entry.data)
+        self.machine.apply_config(
+            entry.index,
+            entry.term,
+            membership.encode(conf),
+            members=members_of(conf),
+            added=ConfigContext.FromString(context).added,
+        )
+        self._tell_config(entry, applied=True)
+        for waiter in list(self._config_waiters):
+            if waiter.index > entry.index:
+                continue
+            if waiter.index and (waiter.index, waiter.term) != (entry.index, entry.term):
+                outcome: Outcome = errors.LeaderLost()  # another leader's entry stands where it was
+            elif conf.voters_outgoing:
+                waiter.index = 0
+                continue
+            else:
+                outcome = (0, b"")
+            self._config_waiters.remove(waiter)
+            waiter.done(outcome)
+
+    def _tell_config(self, entry: Entry, *, applied: bool) -> None:
+        conf, context = membership.decode(entry.data)
+        added = ConfigContext.FromString(context).added
+        for hook in self.on_config:
+            hook(conf, added, applied)
 
     def _answer_reads(self) -> None:
         for done in self._reads.ready(self.machine.applied_index):

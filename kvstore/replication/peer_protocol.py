@@ -29,7 +29,7 @@ from raft.messages import InstallSnapshot, Message
 __all__ = ["PROTOCOL", "Acceptor", "Channel", "Dialer", "FrameParser", "PeerProtocolError"]
 
 FRAME_BYTES_MAX = 256 << 20
-HELLO_BYTES_MAX = 4096
+HELLO_BYTES_MAX = 64 << 10  # a welcome may list every member
 HANDSHAKE_TIMEOUT_S = 5.0
 DIAL_TIMEOUT_S = 1.0
 UNACKNOWLEDGED_MS = 5000  # TCP gives a connection up whose data nobody acknowledges for that long
@@ -53,7 +53,7 @@ _RESPONSE = struct.Struct(">IBQB")
 _SNAPSHOT_BEGIN = struct.Struct(">Q")
 _SNAPSHOT_END = struct.Struct(">I")
 
-CHANNELS = ("raft", "snapshot", "probe")
+CHANNELS = ("raft", "snapshot", "probe", "members")
 
 
 class Frame(NamedTuple):
@@ -401,10 +401,11 @@ async def dial(url: str, dialer: Callable[[], Dialer], context: ssl.SSLContext |
 
 
 async def probe(url: str, hello: PeerHello, context: ssl.SSLContext | None = None) -> PeerWelcome | None:
-    """How the member at url would answer this hello; None where nobody answers."""
+    """How the member at url would answer this hello; None where nobody answers. channel "members": asks which
+    cluster it belongs to, without knowing it."""
     question = PeerHello()
     question.CopyFrom(hello)
-    question.protocol, question.channel = PROTOCOL, "probe"
+    question.protocol, question.channel = PROTOCOL, hello.channel or "probe"
     try:
         connection = await dial(url, lambda: Dialer(question), context)
     except (OSError, TimeoutError, PeerProtocolError, ValueError):

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kvstore import log
+from kvstore.pb.etcdserverpb_pb2 import Member
 from kvstore.pb.internal_pb2 import PeerHello, PeerWelcome
 from kvstore.replication.peer_protocol import (
     DIAL_TIMEOUT_S,
@@ -79,6 +80,7 @@ class PeerCallbacks:
     on_unreachable: Callable[[int], None]  # what was sent to this member since it was reachable may be lost
     on_refused: Callable[[int, PeerWelcome], None]  # again with every attempt
     check_hello: Callable[[PeerHello], PeerWelcome]  # what only the caller knows of the sender
+    members: Callable[[], Sequence[Member]] = tuple  # for those who want to join
     snapshot_channel: Callable[[PeerHello, asyncio.Transport], Channel] | None = None
 
 
@@ -377,6 +379,10 @@ class PeerTransport:
     def connected(self, node_id: int) -> bool:
         return node_id in self._links and self._links[node_id].connected
 
+    @property
+    def peer_ids(self) -> list[int]:
+        return sorted(self._peers)
+
     def urls(self, node_id: int) -> list[str]:
         return list(self._peers.get(node_id, ()))
 
@@ -413,6 +419,8 @@ class PeerTransport:
         return acceptor
 
     def _admit(self, hello: PeerHello, acceptor: Acceptor) -> tuple[PeerWelcome, Channel | None]:
+        if hello.channel == "members" and hello.protocol == PROTOCOL:
+            return PeerWelcome(cluster_id=self.cluster_id, members=self.callbacks.members()), None
         check = self.callbacks.check_hello
         welcome = judge_hello(hello, cluster_id=self.cluster_id, self_id=self.self_id, check=check)
         transport = acceptor.transport

@@ -8,13 +8,15 @@ state has applied is committed, so where the two disagree the log gives way and 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+from kvstore.pb.internal_pb2 import ConfigContext, MemberRecord
 from kvstore.replication.wal import Batch, Recovered, Wal, WalError, WalMetadata
 from kvstore.replication.wal_format import Replay
 from kvstore.replication.world import Disk
-from raft import Entry, HardState, SnapshotMeta
+from raft import ConfState, Entry, EntryKind, HardState, SnapshotMeta, membership
 
 
 class Applied(Protocol):
@@ -23,6 +25,10 @@ class Applied(Protocol):
 
     @property
     def applied_term(self) -> int: ...
+
+    @property
+    def conf(self) -> bytes:
+        """The configuration as of applied_index, in raft's bytes; b"" where there is none yet."""
 
 
 class StateBehindLog(WalError):
@@ -37,6 +43,7 @@ class Start:
     base: SnapshotMeta
     entries: list[Entry]
     applied: int
+    founders: tuple[int, ...] = ()  # who the cluster was made of, where its first entry is not written yet
 
 
 def read_metadata(directory: str, disk: Disk) -> WalMetadata:
@@ -53,10 +60,10 @@ def read_metadata(directory: str, disk: Disk) -> WalMetadata:
     return replay.finish(path).metadata
 
 
-def meet(recovered: Recovered, *, applied: int, term: int) -> tuple[Start, bool]:
-    """Puts a recovered log and state (applied up to index `applied`, whose entry had `term`) together. Pure.
-    True where the log gave way, which the log must be told. Raises StateBehindLog."""
-    conf = recovered.snapshot.conf_state if recovered.snapshot is not None else recovered.conf_state
+def meet(recovered: Recovered, *, applied: int, term: int, conf: ConfState) -> tuple[Start, bool]:
+    """Puts a recovered log and state together: state has applied up to index `applied`, whose entry had `term`,
+    and knows the configuration as of there. Pure. True where the log gave way, which the log must be told.
+    Raises StateBehindLog."""
     if applied < recovered.base_index:
         raise StateBehindLog(
             f"state ends at index {applied} and the log begins after {recovered.base_index}: "
@@ -69,7 +76,15 @@ def meet(recovered: Recovered, *, applied: int, term: int) -> tuple[Start, bool]
     last = entries[-1].index if entries else base.index
     before = recovered.hard_state
     hard_state = HardState(before.term, before.vote, max(applied, min(before.commit, last)))
-    start = Start(recovered.metadata, recovered.incarnation, hard_state, base, entries, applied)
+    start = Start(
+        recovered.metadata,
+        recovered.incarnation,
+        hard_state,
+        base,
+        entries,
+        applied,
+        founders=recovered.conf_state.voters if last == 0 else (),
+    )
     return start, gave_way
 
 
@@ -77,7 +92,9 @@ def recover(directory: str, disk: Disk, state: Applied) -> tuple[Wal, Start]:
     """Opens the log (which counts one more incarnation) and settles where it and state meet. Raises WalError."""
     wal, recovered = Wal.open(directory, disk)
     try:
-        start, gave_way = meet(recovered, applied=state.applied_index, term=state.applied_term)
+        start, gave_way = meet(
+            recovered, applied=state.applied_index, term=state.applied_term, conf=decode_conf(state.conf)
+        )
     except StateBehindLog as problem:
         wal.close()
         raise StateBehindLog(f"{directory}: {problem}") from None
@@ -86,6 +103,42 @@ def recover(directory: str, disk: Disk, state: Applied) -> tuple[Wal, Start]:
         restart.add(None, start.base, [])
         wal.append(restart)
     return wal, start
+
+
+def found(wal: Wal, start: Start, members: Sequence[MemberRecord]) -> Start:
+    """Writes a new cluster's first entry, the same on every founding member: the configuration it begins with
+    and who its members are, committed from the start. Whoever joins later reads it like any other."""
+    by_id = {record.member.ID: record for record in members}
+    context = ConfigContext(added=[by_id[each] for each in sorted(by_id)])
+    conf = membership.initial(start.founders)
+    data = membership.encode(conf, context.SerializeToString(deterministic=True))
+    entry = Entry(1, 1, data, EntryKind.CONFIG)
+    hard_state = HardState(max(1, start.hard_state.term), start.hard_state.vote, 1)
+    _write(wal, hard_state, entry)
+    return replace(start, hard_state=hard_state, entries=[entry], founders=())
+
+
+def go_on_alone(wal: Wal, start: Start) -> Start:
+    """After a disaster (--force-new-cluster): what is committed here stays, what is not is given up, and a
+    configuration of this member alone follows, committed."""
+    commit, before = start.hard_state.commit, start.hard_state
+    entries = [entry for entry in start.entries if entry.index <= commit]
+    term = max(before.term, entries[-1].term if entries else start.base.term)
+    conf = membership.initial((start.metadata.member_id,))
+    entry = Entry(commit + 1, term, membership.encode(conf), EntryKind.CONFIG)
+    hard_state = HardState(term, before.vote if term == before.term else 0, commit + 1)
+    _write(wal, hard_state, entry)
+    return replace(start, hard_state=hard_state, entries=[*entries, entry])
+
+
+def _write(wal: Wal, hard_state: HardState, entry: Entry) -> None:
+    batch = Batch()
+    batch.add(hard_state, None, [entry])
+    wal.append(batch)
+
+
+def decode_conf(data: bytes) -> ConfState:
+    return membership.decode(data)[0] if data else membership.NOWHERE
 
 
 def _term_at(base_index: int, base_term: int, entries: list[Entry], index: int) -> int | None:

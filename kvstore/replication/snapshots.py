@@ -10,12 +10,15 @@ from typing import Protocol
 from kvstore import log
 from kvstore.replication.driver import Driver
 from kvstore.replication.peers import PeerTransport
+from kvstore.replication.recovery import decode_conf
 from kvstore.replication.snapshot_transfer import SnapshotTransfers
 from raft import InstallSnapshot, SnapshotMeta
 
 
 class Machine(Protocol):
     def snapshot_to(self, path: str) -> tuple[int, int, int]: ...
+
+    def snapshot_conf(self, path: str) -> bytes: ...
 
     def reopen_from(self, path: str) -> None: ...
 
@@ -46,7 +49,7 @@ class SnapshotExchange:
         sent = False
         try:
             index, term, revision = await loop.run_in_executor(None, self._machine.snapshot_to, path)
-            meta = SnapshotMeta(index, term, message.meta.conf_state)
+            meta = SnapshotMeta(index, term, decode_conf(self._machine.snapshot_conf(path)))
             size = os.path.getsize(path)
             log.info("sending a snapshot", peer=f"{to:x}", index=index, revision=revision, bytes=size)
             whole = InstallSnapshot(message.sender, to, message.term, meta)

@@ -21,6 +21,7 @@ from kvstore.pb.etcdserverpb_pb2 import (
     LeaseGrantRequest,
     LeaseGrantResponse,
     LeaseRevokeRequest,
+    Member,
     PutRequest,
     TxnRequest,
 )
@@ -68,6 +69,7 @@ class Applier:
             Kind.LEASE_EXPIRE: self._lease_expire,
             Kind.MEMBER_PUBLISH: self._member_publish,
             Kind.ALARM: self._alarm,
+            Kind.MEMBER_UPDATE: self._member_update,
         }
 
     def apply(self, kind: int, payload: bytes, term: int) -> Outcome:
@@ -205,10 +207,34 @@ class Applier:
     # Members, alarms
 
     def _member_publish(self, payload: bytes) -> bytes:
-        record = MemberRecord.FromString(payload)
-        self._members[record.member.ID] = record
-        self._overlay.filling.operations[MEMBERS, ID.pack(record.member.ID)] = payload
+        """A member says its name, where clients reach it and which data directory it lives on. Where other
+        members reach it is the cluster's to say; one that was removed meanwhile is not heard."""
+        told = MemberRecord.FromString(payload)
+        record = self._members.get(told.member.ID)
+        if record is not None:
+            record.member.name = told.member.name
+            record.member.clientURLs[:] = told.member.clientURLs
+            record.data_id = told.data_id
+            self._store_member(record)
         return b""
+
+    def _member_update(self, payload: bytes) -> bytes:
+        told = Member.FromString(payload)
+        record = self._members.get(told.ID)
+        if record is None:
+            raise errors.MemberNotFound
+        others = {
+            url for each in self._members.values() if each is not record for url in each.member.peerURLs
+        }
+        if others & set(told.peerURLs):
+            raise errors.PeerUrlExists
+        record.member.peerURLs[:] = told.peerURLs
+        self._store_member(record)
+        return b""
+
+    def _store_member(self, record: MemberRecord) -> None:
+        operations = self._overlay.filling.operations
+        operations[MEMBERS, ID.pack(record.member.ID)] = record.SerializeToString()
 
     def _alarm(self, payload: bytes) -> bytes:
         """An activated alarm stays until it is deactivated. Member 0 and type NONE stand for all of them,

@@ -12,21 +12,23 @@ One thread, the event loop's, but for snapshot_to(). Invariants (DESIGN.md):
 
 from __future__ import annotations
 
+import os
 import threading
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from kvstore import errors
 from kvstore.commands import decode_commands, decode_header
 from kvstore.pb.etcdserverpb_pb2 import AlarmType, RangeRequest, TxnRequest
+from kvstore.pb.internal_pb2 import MemberRecord
 from kvstore.state import ranges, snapshot, tables, txn
 from kvstore.state.apply import Applier, Outcome
-from kvstore.state.backend import CallSoon, Failed, open_backend
+from kvstore.state.backend import DATABASE, CallSoon, Failed, open_backend
 from kvstore.state.compaction import Compaction
 from kvstore.state.mvcc import Keyspace
 from kvstore.state.overlay import Overlay
 from kvstore.state.records import FLAGS_AT
-from kvstore.state.storage_process import META, encode_frame
+from kvstore.state.storage_process import MEMBERS, META, encode_frame
 from kvstore.state.watch_hub import WatchHub
 
 MAP_BYTES = 64 << 30
@@ -36,6 +38,12 @@ SUBMIT_AFTER_S = 0.1
 SEAL_RECORDS = 20_000
 SEAL_BYTES = 32 << 20
 """A generation above either is closed; a larger one would make its transaction and its dropping long."""
+
+
+def stored_conf(directory: str) -> bytes:
+    """The configuration in a directory's database, without opening it for writing; b"" where there is none."""
+    path = os.path.join(directory, DATABASE)
+    return (snapshot.read_meta(path, tables.CONF_KEY) or b"") if os.path.exists(path) else b""
 
 
 def _nothing() -> None:
@@ -151,6 +159,29 @@ class StateMachine:
         self._broken = False
         return outcomes
 
+    def apply_config(
+        self, index: int, term: int, conf: bytes, *, members: Collection[int], added: Sequence[MemberRecord]
+    ) -> None:
+        """Applies one committed configuration: conf is kept as it is, added are the members it brings, and
+        whoever is not in `members` by then is removed for good."""
+        if index <= self.applied_index:
+            return
+        if self._broken:
+            raise RuntimeError("the state machine has failed before and applies nothing more")
+        operations = self._overlay.filling.operations
+        for record in added:
+            member_id = record.member.ID
+            if member_id not in self.removed:
+                self.members[member_id] = record
+                operations[MEMBERS, tables.ID.pack(member_id)] = record.SerializeToString()
+        for member_id in sorted(self.members.keys() - set(members)):
+            del self.members[member_id]
+            self.removed.add(member_id)
+            operations[MEMBERS, tables.ID.pack(member_id)] = None
+            operations[META, tables.removed_key(member_id)] = b""
+        self.conf = operations[META, tables.CONF_KEY] = conf
+        self._applied(index, term)
+
     def turn(self) -> bool:
         """What one turn of the loop owes after its applies. True: call it again soon."""
         if self._broken:
@@ -255,6 +286,11 @@ class StateMachine:
             return snapshot.write(self._reader.env, path)
 
     @staticmethod
+    def snapshot_conf(path: str) -> bytes:
+        """The configuration a snapshot stands for. Raises BadSnapshot."""
+        return snapshot.read_meta(path, tables.CONF_KEY) or b""
+
+    @staticmethod
     def install(directory: str, path: str) -> None:
         """Makes the snapshot at `path` (same file system) the directory's database, durably and in one step.
         No machine may have the directory open."""
@@ -298,6 +334,8 @@ class StateMachine:
         self._batches = tables.load_batches(reader)
         self.lessor = tables.load_leases(reader)
         self.members = tables.load_members(reader)
+        self.removed = tables.load_removed(reader)
+        self.conf = reader.get(META, tables.CONF_KEY) or b""
         self.alarms = tables.load_alarms(reader)
         self._applier = Applier(
             self.keyspace, self._overlay, self.lessor, self.members, self.alarms, self._compaction

@@ -36,16 +36,22 @@ def write(env: Any, path: str) -> tuple[int, int, int]:
 
 def read_applied(path: str) -> Applied:
     """What a snapshot file stands for. Raises BadSnapshot."""
+    stored = read_meta(path, APPLIED_KEY)
+    return Applied() if stored is None else Applied(*APPLIED.unpack(stored))
+
+
+def read_meta(path: str, key: bytes) -> bytes | None:
+    """One value of a snapshot's meta table. Raises BadSnapshot."""
     try:
         with (
             lmdb.Environment(path, subdir=False, readonly=True, lock=False, max_dbs=len(TABLES)) as env,
             env.begin() as transaction,
         ):
             table = env.open_db(TABLES[META], txn=transaction, create=False)
-            stored = transaction.get(APPLIED_KEY, db=table)
+            stored: bytes | None = transaction.get(key, db=table)
+            return stored
     except lmdb.Error as problem:
         raise BadSnapshot(f"{path}: {problem}") from problem
-    return Applied() if stored is None else Applied(*APPLIED.unpack(stored))
 
 
 def install(directory: str, path: str) -> None:

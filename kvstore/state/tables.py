@@ -1,6 +1,8 @@
 """The replicated state beside the key space, and how each part of it lies in LMDB.
 
-    meta        b"applied" -> index, term, revision, compaction point, compaction progress (u64 each)
+    meta        b"conf" -> the configuration as of the applied index, in raft's own bytes
+                b"removed" + member id u64 -> b"": gone for good
+                b"applied" -> index, term, revision, compaction point, compaction progress (u64 each)
                 b"batches" + origin u64 -> incarnation u64 | sequence u64
     leases      id -> kvstore.internal.LeaseRecord
     lease_keys  id | key (or a long key's beginning and its SHA-256) -> b"" (or the long key)
@@ -24,6 +26,8 @@ from kvstore.state.storage_process import ALARMS, LEASE_KEYS, LEASES, MEMBERS, M
 
 APPLIED_KEY = b"applied"
 BATCHES_PREFIX = b"batches"
+CONF_KEY = b"conf"
+REMOVED_PREFIX = b"removed"
 APPLIED = struct.Struct(">QQQQQ")
 BATCH_MARK = struct.Struct(">QQ")
 ALARM = struct.Struct(">IQ")
@@ -61,6 +65,16 @@ def load_batches(store: Tables) -> dict[int, tuple[int, int]]:
             incarnation, sequence = BATCH_MARK.unpack(value)
             marks[ID.unpack(key[len(BATCHES_PREFIX) :])[0]] = (incarnation, sequence)
     return marks
+
+
+def load_removed(store: Tables) -> set[int]:
+    """Ids of members that were removed: none of them ever comes back."""
+    keys = (key for key, _ in store.table(META) if key.startswith(REMOVED_PREFIX))
+    return {ID.unpack(key[len(REMOVED_PREFIX) :])[0] for key in keys}
+
+
+def removed_key(member_id: int) -> bytes:
+    return REMOVED_PREFIX + ID.pack(member_id)
 
 
 def batch_key(origin: int) -> bytes:

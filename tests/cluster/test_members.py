@@ -103,7 +103,11 @@ def test_a_wiped_member_that_starts_while_its_peers_are_down_is_refused_later(tm
         (["--bogus"], 2, "flag provided but not defined: -bogus"),
         (["--listen-client-urls", "foo"], 2, 'invalid value "foo" for flag -listen-client-urls'),
         (["--name", "x", "--initial-cluster", "y=http://127.0.0.1:1"], 1, "couldn't find local name"),
-        (["--initial-cluster-state", "existing"], 1, "joining a running cluster is not supported yet"),
+        (
+            ["--initial-cluster-state", "existing"],
+            1,
+            "could not retrieve cluster information from the given URLs",
+        ),
     ],
 )
 def test_bad_flags_say_what_and_change_nothing(

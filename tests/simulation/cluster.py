@@ -12,13 +12,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from raft import AppendEntries, ConfState, InstallSnapshot, Message, ProposalDropped, Role, SnapshotMeta
+from raft import (
+    AppendEntries,
+    Change,
+    ChangeKind,
+    InstallSnapshot,
+    InvalidChange,
+    Message,
+    ProposalDropped,
+    Role,
+    SnapshotMeta,
+    membership,
+    quorum,
+)
 from raft.invariants import ClusterHistory, InvariantViolated, check_delta, check_state, observe
-from raft.trace import RoleChanged
+from raft.trace import ConfigChanged, RoleChanged
 from tests.simulation.node import SimNode
 from tests.simulation.options import Options
+from tests.spec.watch import SpecWatch
 
 ELECTION_TICKS = 10
+LEASE_TICKS = 2 * ELECTION_TICKS + 1  # how long a leader may go on without hearing from a quorum
 LIVENESS_TICKS = 40 * ELECTION_TICKS
 
 
@@ -44,11 +58,19 @@ class Schedule:
         self._story = story
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = 0
-        self.conf = ConfState(tuple(range(1, self.options.nodes + 1)))
-        self.nodes = {each: SimNode(each, self.conf, Random(seed * 1000 + each)) for each in self.conf.voters}
+        first = membership.initial(tuple(range(1, self.options.nodes + 1)))
+        self.ids = list(range(1, self.options.nodes + self.options.spares + 1))
+        self.nodes = {
+            each: SimNode(
+                each, first if each in first.voters else membership.NOWHERE, Random(seed * 1000 + each)
+            )
+            for each in self.ids
+        }
         self.history = ClusterHistory()
+        self.spec: SpecWatch | None = SpecWatch()  # tests/spec: every step is a legal one
         self.cut: set[tuple[int, int]] = set()  # directed pairs that lose everything
         self.proposals = 0
+        self.changes = 0
         self.proposed: dict[tuple[int, int], int] = {}  # (term, index) of a proposal -> who leads it
         self.acknowledged = 0  # highest index whose client has its answer
         self.reads: dict[int, tuple[int, int]] = {}  # context -> (node, acknowledged when asked)
@@ -100,9 +122,9 @@ class Schedule:
         """A leader that has not heard from a quorum for two election timeouts must have given up."""
         if node.raw is None or not node.raw.is_leader:
             return
-        horizon = max(node.ticks - 2 * ELECTION_TICKS - 1, node.led_since)
-        heard = sum(1 for tick in node.heard.values() if tick >= horizon)
-        if heard + 1 <= len(self.nodes) // 2 and node.ticks - node.led_since > 2 * ELECTION_TICKS + 1:
+        since = max(node.led_since, node.conf_since)
+        heard = {node.id, *(peer for peer, tick in node.heard.items() if tick >= node.ticks - LEASE_TICKS)}
+        if node.ticks - since > LEASE_TICKS and not quorum.has_quorum(node.raw.conf, heard):
             raise InvariantViolated(f"n{node.id}@{node.raw.term} leads without having heard from a quorum")
 
     # Clients and faults
@@ -113,7 +135,7 @@ class Schedule:
     def _client(self) -> None:
         self._schedule_client()
         options, random = self.options, self.random
-        node = self.nodes[random.choice(self.conf.voters)]
+        node = self.nodes[random.choice(self.ids)]
         if random.random() < options.proposal:
             self._propose(random)
         if random.random() < options.read:
@@ -130,16 +152,18 @@ class Schedule:
         if random.random() < options.partition:
             self._partition()
         if random.random() < options.one_way:
-            pair = (node.id, random.choice(self.conf.voters))
+            pair = (node.id, random.choice(self.ids))
             self.cut ^= {pair}
             self.tell(f"n{pair[0]} -> n{pair[1]} {'cut' if pair in self.cut else 'heals'}")
         if random.random() < options.compaction:
             self._compact(node)
         if random.random() < options.transfer and node.raw is not None and node.raw.is_leader:
-            to = random.choice(self.conf.voters)
+            to = random.choice(self.ids)
             self.tell(f"n{node.id} is asked to hand over to n{to}")
             raw = node.raw
             self._step(node, lambda: raw.transfer_leadership(to))
+        if random.random() < options.membership:
+            self._change_membership(random)
 
     def _prey(self) -> SimNode | None:
         """A leader or candidate: where a crash or a cut hurts most."""
@@ -171,6 +195,31 @@ class Schedule:
 
         self._step(node, propose)
 
+    def _change_membership(self, random: Random) -> None:
+        """One to three nodes added, promoted, demoted, removed or brought back, at a leader."""
+        leaders = [node for node in self.nodes.values() if node.raw is not None and node.raw.is_leader]
+        if not leaders:
+            return
+        node = random.choice(leaders)
+        count = min(random.choice((1, 1, 1, 2, 3)), len(self.ids))
+        changes = [
+            Change(random.choice(tuple(ChangeKind)), each) for each in sorted(random.sample(self.ids, count))
+        ]
+        if node.paused_until > self.now:
+            return
+
+        def propose() -> None:
+            assert node.raw is not None
+            try:
+                last = node.raw.propose_config(changes)
+            except (ProposalDropped, InvalidChange):
+                return
+            told = ", ".join(f"{change.kind.name.lower()} n{change.node}" for change in changes)
+            self.tell(f"n{node.id}@{last.term} is asked to {told}: {last}")
+            self.changes += 1
+
+        self._step(node, propose)
+
     def _read(self, node: SimNode) -> None:
         if node.raw is None or node.paused_until > self.now:
             return
@@ -199,9 +248,9 @@ class Schedule:
         self._step(node, lambda: None)
 
     def _partition(self) -> None:
-        voters = list(self.conf.voters)
-        self.random.shuffle(voters)
-        side = set(voters[: self.random.randint(0, len(voters) - 1)])
+        ids = list(self.ids)
+        self.random.shuffle(ids)
+        side = set(ids[: self.random.randint(0, len(ids) - 1)])
         self.cut = {
             (a, b) for a in sorted(self.nodes) for b in sorted(self.nodes) if (a in side) != (b in side)
         }
@@ -224,11 +273,15 @@ class Schedule:
         def trace(event: object) -> None:
             if self._story is not None:
                 self.tell(str(event))
+            if isinstance(event, ConfigChanged):
+                node.conf_since = node.ticks
             if isinstance(event, RoleChanged) and event.new == Role.LEADER and event.old != Role.LEADER:
                 node.led_since = node.ticks
                 self.history.became_leader(raw.raft)
 
         raw.raft.trace = trace
+        if self.spec is not None:
+            self.spec.attach(raw)
 
     def _step(self, node: SimNode, action: Callable[[], object]) -> None:
         """One input to one node, everything it answers, and the invariants after it."""
@@ -313,10 +366,8 @@ class Schedule:
     def _send_snapshot(self, message: InstallSnapshot, *, lost: bool) -> None:
         """Carries what the sender has durably, which may be older than what raft asked for."""
         sender = self.nodes[message.sender]
-        index, term = sender.state_at(sender.durable)
-        whole = InstallSnapshot(
-            message.sender, message.to, message.term, SnapshotMeta(index, term, self.conf)
-        )
+        index, term, conf = sender.state_at(sender.durable)
+        whole = InstallSnapshot(message.sender, message.to, message.term, SnapshotMeta(index, term, conf))
 
         def arrive() -> None:
             ok = not lost and (message.sender, message.to) not in self.cut
@@ -351,7 +402,7 @@ class Schedule:
             self._restart(node)
 
     def _demand_progress(self) -> None:
-        """A leader within 40 election timeouts, and what is proposed now is applied everywhere."""
+        """A leader within 40 election timeouts, and what is proposed now is applied by all its members."""
         deadline = self.now + LIVENESS_TICKS
         target = 0
         while self.now < deadline:
@@ -363,7 +414,9 @@ class Schedule:
             if not target and raw.commit and raw.raft.log.term(raw.commit) == raw.term:
                 self._propose(self.random)
                 target = raw.last_index
-            if target and all(n.applied[-1][0] >= target for n in self.nodes.values()):
+            members = quorum.members_of(raw.conf)
+            settled = raw.raft.log.conf_index <= raw.commit and not raw.conf.voters_outgoing
+            if target and settled and all(self.nodes[n].applied[-1][0] >= target for n in members):
                 return
         state = [str(n.raw.status()) if n.raw else f"n{n.id} down" for n in self.nodes.values()]
         raise InvariantViolated(f"no progress after everything healed: {state}")

@@ -16,6 +16,7 @@ from raft import (
     Config,
     ConfState,
     Entry,
+    EntryKind,
     HardState,
     Message,
     PreVoteRequest,
@@ -24,15 +25,18 @@ from raft import (
     Ready,
     SnapshotMeta,
     VoteResponse,
+    membership,
 )
 from raft.invariants import InvariantViolated
+
+Applied = tuple[int, int, ConfState]
+"""State after an entry: its index, its term, and the configuration by then."""
 
 
 @dataclass
 class Disk:
     """What survives a crash, and what is still being written."""
 
-    conf: ConfState
     hard_state: HardState = field(default_factory=HardState)
     base: SnapshotMeta | None = None
     entries: list[Entry] = field(default_factory=list)
@@ -74,7 +78,7 @@ class Disk:
         if index <= self.base_index or term is None:
             return
         del self.entries[: index - self.base_index]
-        self.base = SnapshotMeta(index, term, self.conf)
+        self.base = SnapshotMeta(index, term, membership.NOWHERE)  # whose configuration state knows
 
     def crash(self, random: Random) -> None:
         """Some prefix of the writes under way reached the disk, the last of them perhaps in part."""
@@ -91,30 +95,30 @@ class Disk:
 class SimNode:
     def __init__(self, node_id: int, conf: ConfState, random: Random) -> None:
         self.id = node_id
-        self.conf = conf
         self.random = random
-        self.disk = Disk(conf)
-        self.applied: list[tuple[int, int]] = [(0, 0)]  # (index, term), as far as state has come
+        self.disk = Disk()
+        self.applied: list[Applied] = [(0, 0, conf)]  # as far as state has come
         self.durable = 0  # how far of that survives a crash
         self.raw: RawNode | None = None
         self.paused_until = 0.0
         self.ticks = 0
         self.heard: dict[int, int] = {}  # tick at which a peer's message last arrived
         self.led_since = 0
+        self.conf_since = 0  # when it last appended a configuration as leader
 
     def start(self) -> None:
         recovered = Recovered(
             WalMetadata(1, self.id, 1, 0),
             1,
             self.disk.hard_state,
-            self.conf,
+            membership.NOWHERE,
             None,
             base_index=self.disk.base_index,
             base_term=self.disk.base_term,
             entries=list(self.disk.entries),
         )
-        index, term = self.state_at(self.durable)
-        start, gave_way = meet(recovered, applied=index, term=term)
+        index, term, conf = self.state_at(self.durable)
+        start, gave_way = meet(recovered, applied=index, term=term, conf=conf)
         if gave_way:
             self.disk.begin_at(start.base)
         self.raw = RawNode(
@@ -125,25 +129,28 @@ class SimNode:
             applied=start.applied,
             random=self.random,
         )
-        self.heard, self.ticks = {}, 0
+        self.heard, self.ticks, self.conf_since = {}, 0, 0
 
     def crash(self) -> None:
         self.disk.crash(self.random)
         self.raw = None
         self.applied = [at for at in self.applied if at[0] <= self.durable]
 
-    def state_at(self, index: int) -> tuple[int, int]:
+    def state_at(self, index: int) -> Applied:
         return next(at for at in reversed(self.applied) if at[0] <= index)
 
     def apply(self, entry: Entry) -> None:
         last = self.applied[-1][0]
         if entry.index != last + 1:
             raise InvariantViolated(f"n{self.id} applies {entry} after {last}")
-        self.applied.append((entry.index, entry.term))
+        conf = self.applied[-1][2]
+        if entry.kind == EntryKind.CONFIG:
+            conf, _ = membership.decode(entry.data)
+        self.applied.append((entry.index, entry.term, conf))
 
     def install(self, meta: SnapshotMeta) -> None:
         """State is replaced and durable before the log hears of it, as the member does it."""
-        self.applied = [(meta.index, meta.term)]
+        self.applied = [(meta.index, meta.term, meta.conf_state)]
         self.durable = meta.index
 
     def check_durable(self, message: Message) -> None:

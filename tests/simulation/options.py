@@ -11,6 +11,7 @@ class Options:
     """Probabilities a message or a step; delays in units of one nominal tick."""
 
     nodes: int
+    spares: int  # nodes that belong to no configuration at first
     loss: float
     duplication: float
     delay_max: float
@@ -24,6 +25,7 @@ class Options:
     read: float
     tick_skew: bool
     transfer: float
+    membership: float
     hunt_leaders: bool  # faults strike leaders and candidates, when there are any
 
     @classmethod
@@ -32,7 +34,8 @@ class Options:
             return random.uniform(0, high) if random.random() < chance else 0.0
 
         return cls(
-            nodes=random.choice((1, 3, 3, 3, 5, 5)),
+            nodes=random.choice((1, 2, 3, 3, 3, 4, 5)),
+            spares=random.choice((0, 1, 2)),
             loss=sometimes(0.3),
             duplication=sometimes(0.3),
             delay_max=random.choice((0.2, 1.0, 4.0, 12.0)),
@@ -46,5 +49,6 @@ class Options:
             read=sometimes(0.3),
             tick_skew=random.random() < 0.4,
             transfer=sometimes(0.02, 0.3),
+            membership=sometimes(0.05),
             hunt_leaders=random.random() < 0.5,
         )

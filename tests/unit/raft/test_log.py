@@ -5,7 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raft.log import RaftLog
-from raft.types import Entry, EntryID
+from raft.types import ConfState, Entry, EntryID
+
+CONF = ConfState((1, 2, 3))
 
 
 def entries(first: int, *terms: int) -> list[Entry]:
@@ -13,7 +15,14 @@ def entries(first: int, *terms: int) -> list[Entry]:
 
 
 def log(*terms: int, base: int = 0, committed: int = 0) -> RaftLog:
-    return RaftLog(base=base, base_term=1, entries=entries(base + 1, *terms), committed=committed or base)
+    return RaftLog(
+        base=base,
+        base_term=1,
+        entries=entries(base + 1, *terms),
+        committed=committed or base,
+        conf=CONF,
+        conf_index=base,
+    )
 
 
 def ids(raft_log: RaftLog) -> list[str]:
@@ -84,7 +93,7 @@ def test_pages_of_committed_entries_neither_skip_nor_repeat() -> None:
 def test_a_snapshot_keeps_nothing_of_the_old_log() -> None:
     """Catalogue 29."""
     raft_log = log(1, 1, 2, 2, committed=2)
-    raft_log.restore(3, 3)
+    raft_log.restore(3, 3, CONF)
     assert (raft_log.base, raft_log.base_term, raft_log.last_index, raft_log.committed) == (3, 3, 3, 3)
     assert ids(raft_log) == []
 

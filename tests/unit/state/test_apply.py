@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from google.protobuf.message import Message
 
 from kvstore import errors
 from kvstore.commands import Kind, encode_batch
@@ -21,7 +22,7 @@ from kvstore.pb.etcdserverpb_pb2 import (
     PutResponse,
 )
 from kvstore.pb.internal_pb2 import LeaseExpire, MemberRecord
-from tests.unit.state.harness import Replica
+from tests.unit.state.harness import Replica, open_machine
 
 
 @pytest.fixture
@@ -126,11 +127,35 @@ def test_alarms_stay_until_deactivated_and_through_a_restart(replica: Replica) -
     assert replica.machine.alarms == []
 
 
-def test_members_are_published_and_kept(replica: Replica) -> None:
-    record = MemberRecord(member=Member(ID=9, name="one"), data_id=4)
-    replica.do(Kind.MEMBER_PUBLISH, record)
-    replica.reopen(crash=False)
-    assert replica.machine.members == {9: record}
+def test_members_come_with_a_configuration_publish_themselves_and_go_for_good(tmp_path: Path) -> None:
+    directory = str(tmp_path)
+    machine = open_machine(directory)
+    nine, ten = (MemberRecord(member=Member(ID=each, peerURLs=[f"http://h:{each}"])) for each in (9, 10))
+
+    def do(index: int, kind: int, request: Message) -> object:
+        batch = encode_batch([(kind, request.SerializeToString())], origin=9, incarnation=1, sequence=index)
+        outcomes = machine.apply(index, 1, batch)
+        assert outcomes is not None
+        return outcomes[0]
+
+    machine.apply_config(1, 1, b"of both", members=(9, 10), added=[nine, ten])
+    published = MemberRecord(member=Member(ID=9, name="one", peerURLs=["http://elsewhere:1"]), data_id=4)
+    assert do(2, Kind.MEMBER_PUBLISH, published) == (1, b"")
+    assert machine.members[9].member == Member(ID=9, name="one", peerURLs=["http://h:9"])  # the cluster's say
+    assert machine.members[9].data_id == 4
+    assert do(3, Kind.MEMBER_UPDATE, Member(ID=9, peerURLs=["http://h:99"])) == (1, b"")
+    assert isinstance(do(4, Kind.MEMBER_UPDATE, Member(ID=8)), errors.MemberNotFound)
+    taken = do(5, Kind.MEMBER_UPDATE, Member(ID=10, peerURLs=["http://h:99"]))
+    assert isinstance(taken, errors.PeerUrlExists)
+    machine.apply_config(6, 1, b"of nine", members=(9,), added=[])
+    assert do(7, Kind.MEMBER_PUBLISH, MemberRecord(member=Member(ID=10, name="gone"))) == (1, b"")
+    machine.apply_config(8, 1, b"of nine", members=(9, 10), added=[ten])  # its id is spent
+    machine.flush_and_close()
+    machine = open_machine(directory)
+    assert (set(machine.members), machine.removed, machine.conf) == ({9}, {10}, b"of nine")
+    assert machine.members[9].member.peerURLs == ["http://h:99"]
+    assert machine.applied_index == 8
+    machine.abandon()
 
 
 def test_a_failed_command_does_not_keep_its_batch_from_applying(replica: Replica) -> None:
