@@ -64,6 +64,7 @@ SWITCH_INTERVAL_S = (
 )
 STOP_GRACE_S = 0.5
 TRANSFER_PATIENCE_S = 0.5
+REMOVED = 17  # one-way between members: you were removed
 REMOVED_GRACE_S = 2.0
 REMOVED_TEXT = (
     "the member has been permanently removed from the cluster; its data directory is of no more use here. "
@@ -148,6 +149,10 @@ class MemberProcess:
             log.warn("forcing a new cluster of this member alone", member_id=f"{start.metadata.member_id:x}")
             start = go_on_alone(wal, start)
         self._settle(start)
+        self._seeds: list[Member] = []
+        if not self.machine.conf and not start.entries:
+            # Nothing has reached this member yet, and without the others' addresses it could not even answer.
+            self._seeds = list((await self._ask_cluster()).members)
         self._build(wal, start)
         await self.transport.start(sockets=[(sock, False) for sock in peer_sockets])
         await self._serve_clients(client_sockets)
@@ -195,22 +200,26 @@ class MemberProcess:
         peer URLs and has not started yet; its log begins empty, and it waits for the leader to fill it."""
         config = self.config
         own_urls = sorted(str(url) for url in config.initial_advertise_peer_urls)
-        hello = PeerHello(channel="members")
+        welcome = await self._ask_cluster()
+        for member in welcome.members:
+            if sorted(member.peerURLs) == own_urls:
+                if member.name:
+                    raise MemberFailed(bootstrapped_text(member.ID, config.data_dir))
+                return self._metadata(welcome.cluster_id, member.ID)
+        known = "; ".join(",".join(member.peerURLs) for member in welcome.members)
+        raise MemberFailed(
+            f"no member of the cluster has the peer URLs {','.join(own_urls)} (they have: {known}): "
+            "add it first, with `kvctl member add`"
+        )
+
+    async def _ask_cluster(self) -> PeerWelcome:
+        """Who the running cluster is, from whichever of its members answers first."""
+        config, hello = self.config, PeerHello(channel="members")
         asked = [u for name, urls in config.initial_cluster.items() if name != config.name for u in urls]
         for url in asked:
             welcome = await probe(url, hello)
-            if welcome is None or not welcome.members:
-                continue
-            for member in welcome.members:
-                if sorted(member.peerURLs) == own_urls:
-                    if member.name:
-                        raise MemberFailed(bootstrapped_text(member.ID, config.data_dir))
-                    return self._metadata(welcome.cluster_id, member.ID)
-            known = "; ".join(",".join(member.peerURLs) for member in welcome.members)
-            raise MemberFailed(
-                f"no member of the cluster has the peer URLs {','.join(own_urls)} (they have: {known}): "
-                "add it first, with `kvctl member add`"
-            )
+            if welcome is not None and welcome.members:
+                return welcome
         raise MemberFailed(
             f"could not retrieve cluster information from the given URLs: {', '.join(asked) or 'none given'}"
         )
@@ -271,7 +280,8 @@ class MemberProcess:
         for entry in start.entries:
             if entry.kind == EntryKind.CONFIG and entry.index > start.applied:
                 records += ConfigContext.FromString(decode(entry.data)[1]).added
-        urls = {record.member.ID: list(record.member.peerURLs) for record in records}
+        urls = {member.ID: list(member.peerURLs) for member in self._seeds}
+        urls |= {record.member.ID: list(record.member.peerURLs) for record in records}
         urls.pop(self.member_id, None)
         return urls
 
@@ -475,6 +485,9 @@ class MemberProcess:
             if record.member.ID not in self.machine.removed:
                 self.transport.set_peer(record.member.ID, record.member.peerURLs)
         if applied:
+            for member_id in self.transport.peer_ids:
+                if member_id in self.machine.removed:
+                    self.transport.notify(member_id, REMOVED, b"")  # it is sent no entries any more
             log.info(
                 "applied a configuration change",
                 voters=[f"{node:x}" for node in conf.voters],
@@ -526,6 +539,8 @@ class MemberProcess:
     def _notified(self, from_id: int, kind: int, payload: bytes) -> None:
         if kind == FORWARD:
             self.driver.forwarded(payload)
+        elif kind == REMOVED:
+            self._leave()
 
     def _requested(
         self, from_id: int, kind: int, payload: bytes, reply: Callable[[bytes | None], None]

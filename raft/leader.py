@@ -81,18 +81,16 @@ def _append_config(raft: Raft, conf: ConfState, context: bytes) -> EntryID:
 
 
 def _config_committed(raft: Raft) -> None:
-    """Leaves a joint configuration, and gives up leading where this node has no vote any more."""
+    """Leaves a joint configuration, and hands over where this node has no vote any more (thesis 4.2.2)."""
     conf = raft.conf
     if raft.log.conf_index > raft.log.committed:
         return
     if conf.voters_outgoing:
         if conf.auto_leave:
             _append_config(raft, membership.left(conf), b"")
-    elif raft.id not in conf.voters:
-        successor = max(conf.voters, key=lambda node: raft.progress[node].match)
-        if raft.progress[successor].match == raft.log.last_index:
-            raft.send(TimeoutNow(raft.id, successor, raft.term))  # spares the others an election timeout
-        raft.become_follower(raft.term, NOBODY)
+    elif raft.id not in conf.voters and not raft.transfer_to:
+        # Handing over spares the others an election timeout; tick() gives up leading if it takes as long.
+        transfer(raft, max(conf.voters, key=lambda node: raft.progress[node].match))
 
 
 def append(raft: Raft, batch: Sequence[bytes], kind: EntryKind = EntryKind.NORMAL) -> EntryID:
@@ -109,6 +107,9 @@ def tick(raft: Raft) -> None:
         raft.transfer_elapsed += 1
         if raft.transfer_elapsed >= raft.config.election_ticks:
             raft.transfer_to = NOBODY  # the successor did not make it in time: go on leading
+            if raft.id not in raft.conf.voters and raft.log.conf_index <= raft.log.committed:
+                raft.become_follower(raft.term, NOBODY)
+                return
     if raft.election_elapsed >= raft.config.election_ticks:
         raft.election_elapsed = 0
         if raft.config.check_quorum and not _hears_quorum(raft):

@@ -7,7 +7,7 @@ that member's place when it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from kvstore import errors
 from kvstore.api.context import Context, parse
@@ -141,6 +141,10 @@ class ClusterService:
         def done(member_id: int, problem: errors.StoreError | None) -> None:
             if problem is not None:
                 fail(call, problem)
+            elif change.action == MemberChange.REMOVE and change.ID == self._context.member_id:
+                # Removed, and so never told any more what the cluster does: not even this.
+                others = [member for member in self.members() if member.ID != change.ID]
+                call.reply(self._context.header(0) + reply(others))
             else:
                 self._reply_caught_up(call, reply)
 
@@ -158,11 +162,10 @@ class ClusterService:
         self._context.driver.read(ready)
 
 
-def _valid_urls(call: UnaryCall, urls: object) -> bool:
+def _valid_urls(call: UnaryCall, urls: Iterable[str]) -> bool:
     """Whether there is one, and all can be dialed; else the call has failed."""
-    texts = [str(url) for url in urls] if hasattr(urls, "__iter__") else []
     try:
-        if texts and all(parse_url(text) for text in texts):
+        if [parse_url(url) for url in urls]:
             return True
     except ValueError:
         pass

@@ -220,8 +220,8 @@ class MemberChanges:
     def _is_ready(self, learner: int, entries_max: int | None = None) -> bool:
         status = self._driver.node.status()
         progress = status.progress.get(learner)
-        if progress is None or not self._is_started(learner):
-            return False
+        if progress is None or not self._is_started(learner) or not self._network.connected(learner):
+            return False  # one that is down could cost the majority the moment it votes
         if entries_max is not None:
             return progress.recent_active and progress.match + entries_max >= status.commit
         return progress.match >= CAUGHT_UP_SHARE * status.commit

@@ -119,16 +119,19 @@ def found(wal: Wal, start: Start, members: Sequence[MemberRecord]) -> Start:
 
 
 def go_on_alone(wal: Wal, start: Start) -> Start:
-    """After a disaster (--force-new-cluster): what is committed here stays, what is not is given up, and a
-    configuration of this member alone follows, committed."""
-    commit, before = start.hard_state.commit, start.hard_state
-    entries = [entry for entry in start.entries if entry.index <= commit]
-    term = max(before.term, entries[-1].term if entries else start.base.term)
+    """After a disaster (--force-new-cluster): all that is in this log stays, and a configuration of this member
+    alone follows; all of it is committed by that. Other than in etcd nothing is given up that this member does
+    not know to be committed: how far it knows lags behind what was acknowledged."""
+    before = start.hard_state
+    last_index, last_term = start.base.index, start.base.term
+    if start.entries:
+        last_index, last_term = start.entries[-1].index, start.entries[-1].term
+    term = max(before.term, last_term)
     conf = membership.initial((start.metadata.member_id,))
-    entry = Entry(commit + 1, term, membership.encode(conf), EntryKind.CONFIG)
-    hard_state = HardState(term, before.vote if term == before.term else 0, commit + 1)
+    entry = Entry(last_index + 1, term, membership.encode(conf), EntryKind.CONFIG)
+    hard_state = HardState(term, before.vote if term == before.term else 0, entry.index)
     _write(wal, hard_state, entry)
-    return replace(start, hard_state=hard_state, entries=[*entries, entry])
+    return replace(start, hard_state=hard_state, entries=[*start.entries, entry])
 
 
 def _write(wal: Wal, hard_state: HardState, entry: Entry) -> None:
