@@ -38,7 +38,7 @@ sim: $(STAMP)    ## replay one simulated schedule: make sim SEED=n
 	$(BIN)/python -m tests.simulation --first-seed $(or $(SEED),1) --seeds 1 --story
 
 mutants: $(STAMP) ## how many simulated schedules it takes to find each seeded bug
-	$(BIN)/python -m tests.simulation.test_mutants
+	$(BIN)/python -m tests.mutants
 
 bench: $(STAMP)  ## put, and announce to routed, beside etcd in one run
 	$(BIN)/python -m benchmarks

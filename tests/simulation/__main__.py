@@ -8,14 +8,32 @@ of each story, which is the same for the same seed and code under any PYTHONHASH
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import sys
 import time
+from collections import Counter
+from pathlib import Path
 
+from tests.simulation import reach
 from tests.simulation.cluster import Outcome, Schedule, run_schedule
+from tests.simulation.reach import POINTS
 
 DEFAULT_EVENTS = 1000
+TICK_S = 0.1  # what a member takes a tick for
+
+
+def report_points(reached: Counter[str], needed: int) -> bool:
+    """Says how often each situation came about. False where one did less often than needed."""
+    rare = sorted((reached[point], point) for point in POINTS if reached[point] < max(needed, 1))
+    print(
+        f"{sum(1 for point in POINTS if reached[point])} of {len(POINTS)} situations reached, the rarest "
+        f"{min(reached[point] for point in POINTS)} times"
+    )
+    for count, point in rare:
+        print(f"  {count:6} x {point}")
+    return not rare
 
 
 def _run(job: tuple[int, int, bool]) -> Outcome:
@@ -44,6 +62,10 @@ def main() -> int:
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--story", action="store_true", help="print the first seed's story and nothing else")
+    parser.add_argument(
+        "--reach", type=int, default=0, help="fail where a situation came about less often than this"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the counts")
     parser.add_argument("--trace-hash", action="store_true", help="print the SHA-256 of each story")
     options = parser.parse_args()
     if options.story:
@@ -52,11 +74,16 @@ def main() -> int:
     jobs = [(seed, options.events, options.trace_hash) for seed in seeds]
     started, events, commits, leaders = time.monotonic(), 0, 0, 0
     violations: list[Outcome] = []
+    reached: Counter[str] = Counter()
+    ticks = 0.0
+    reach.install()
     with multiprocessing.get_context("fork").Pool(max(1, options.jobs)) as pool:
         for count, outcome in enumerate(pool.imap(_run, jobs, chunksize=8), 1):
             events += outcome.events
             commits += outcome.commits
             leaders += outcome.leaders
+            reached += outcome.reached
+            ticks += outcome.ticks
             if outcome.trace_hash:
                 print(f"seed {outcome.seed} {outcome.trace_hash}")
             if outcome.violation:
@@ -70,11 +97,24 @@ def main() -> int:
                 print(f"\r{count}/{len(jobs)} schedules", end="", file=sys.stderr)
     if sys.stderr.isatty():
         print(file=sys.stderr)
+    enough = report_points(reached, options.reach)
+    if options.json:
+        counts = {
+            "schedules": len(jobs),
+            "first_seed": options.first_seed,
+            "events": events,
+            "leaderships": leaders,
+            "commits": commits,
+            "simulated_s": ticks * TICK_S,
+            "violations": len(violations),
+            "situations": {point: reached[point] for point in POINTS},
+        }
+        Path(options.json).write_text(json.dumps(counts, indent=1))
     print(
         f"{len(jobs)} schedules, {events} events, {leaders} leaderships, {commits} commits, "
         f"{len(violations)} violations in {time.monotonic() - started:.1f} s"
     )
-    return 1 if violations else 0
+    return 1 if violations or (options.reach and not enough) else 0
 
 
 if __name__ == "__main__":

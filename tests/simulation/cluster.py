@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from raft import (
@@ -29,6 +30,7 @@ from raft.invariants import ClusterHistory, InvariantViolated, check_delta, chec
 from raft.trace import ConfigChanged, RoleChanged
 from tests.simulation.node import SimNode
 from tests.simulation.options import Options
+from tests.simulation.reach import hit, take
 from tests.spec.watch import SpecWatch
 
 ELECTION_TICKS = 10
@@ -44,6 +46,8 @@ class Outcome:
     trace_hash: str = ""
     commits: int = 0
     leaders: int = 0
+    ticks: float = 0.0
+    reached: Counter[str] = field(default_factory=Counter)
 
 
 class Schedule:
@@ -69,6 +73,9 @@ class Schedule:
         self.history = ClusterHistory()
         self.spec: SpecWatch | None = SpecWatch()  # tests/spec: every step is a legal one
         self.cut: set[tuple[int, int]] = set()  # directed pairs that lose everything
+        self.clogged: dict[
+            tuple[int, int], float
+        ] = {}  # directed pairs that hold everything back, until when
         self.proposals = 0
         self.changes = 0
         self.proposed: dict[tuple[int, int], int] = {}  # (term, index) of a proposal -> who leads it
@@ -155,6 +162,12 @@ class Schedule:
             pair = (node.id, random.choice(self.ids))
             self.cut ^= {pair}
             self.tell(f"n{pair[0]} -> n{pair[1]} {'cut' if pair in self.cut else 'heals'}")
+        if random.random() < options.clog:
+            pair = (node.id, random.choice(self.ids))
+            self.clogged[pair] = self.now + random.uniform(5, 60)
+            self.tell(f"n{pair[0]} -> n{pair[1]} is clogged until {self.clogged[pair]:.2f}")
+        if random.random() < options.crash_writing:
+            self._crash_one_that_writes(random)
         if random.random() < options.compaction:
             self._compact(node)
         if random.random() < options.transfer and node.raw is not None and node.raw.is_leader:
@@ -164,6 +177,13 @@ class Schedule:
             self._step(node, lambda: raw.transfer_leadership(to))
         if random.random() < options.membership:
             self._change_membership(random)
+
+    def _crash_one_that_writes(self, random: Random) -> None:
+        """Between what is said and what is on disk lies most of what can go wrong."""
+        writing = [n for n in self.nodes.values() if n.raw is not None and n.disk.writing]
+        ahead = [n for n in writing if n.durable > n.disk.base_index + len(n.disk.entries)]
+        if writing:
+            self._crash(random.choice(ahead or writing))
 
     def _prey(self) -> SimNode | None:
         """A leader or candidate: where a crash or a cut hurts most."""
@@ -234,6 +254,8 @@ class Schedule:
         if node.raw is None:
             return
         self.tell(f"n{node.id} crashes")
+        if node.disk.writing:
+            hit("crash with writes under way")
         node.crash()
         self.at(self.random.uniform(0.5, 30), lambda: self._restart(node))
 
@@ -245,6 +267,7 @@ class Schedule:
         self.history.restarted(node.id)
         self._watch_roles(node)
         self.tell(f"n{node.id}@{node.raw.term} restarts at {node.raw.last_index}")
+        hit("restart")
         self._step(node, lambda: None)
 
     def _partition(self) -> None:
@@ -278,6 +301,11 @@ class Schedule:
             if isinstance(event, RoleChanged) and event.new == Role.LEADER and event.old != Role.LEADER:
                 node.led_since = node.ticks
                 self.history.became_leader(raw.raft)
+                others = (n.raw for n in self.nodes.values() if n.raw is not None and n.raw is not raw)
+                if any(other.is_leader for other in others):
+                    hit("two leaders at once")
+                if self.random.random() < self.options.crash_new_leader and not self.healed:
+                    self.at(self.random.uniform(0, 3), lambda: self._crash(node))
 
         raw.raft.trace = trace
         if self.spec is not None:
@@ -361,6 +389,7 @@ class Schedule:
             return
         for _ in range(copies):
             delay = random.uniform(0.01, options.delay_max if not self.healed else 0.3)
+            delay += max(0.0, self.clogged.get((message.sender, message.to), 0.0) - self.now)
             self.at(delay, lambda: self._deliver(message))
 
     def _send_snapshot(self, message: InstallSnapshot, *, lost: bool) -> None:
@@ -374,6 +403,8 @@ class Schedule:
             ok = ok and self.nodes[message.to].raw is not None and index > 0
             if ok:
                 self._deliver(whole)
+            else:
+                hit("snapshot lost on the way")
             if sender.raw is not None:
                 raw = sender.raw
                 self._step(sender, lambda: raw.report_snapshot(message.to, ok))
@@ -383,6 +414,7 @@ class Schedule:
     def _deliver(self, message: Message) -> None:
         node = self.nodes[message.to]
         if node.raw is None or (message.sender, message.to) in self.cut:
+            self._report_unreachable(message)
             return
         if node.paused_until > self.now:
             self.at(node.paused_until - self.now + 0.01, lambda: self._deliver(message))
@@ -391,11 +423,18 @@ class Schedule:
         raw = node.raw
         self._step(node, lambda: raw.step(message))
 
+    def _report_unreachable(self, message: Message) -> None:
+        """A connection that breaks is noticed by the sender's member, now and then."""
+        sender = self.nodes[message.sender].raw
+        if sender is not None and self.random.random() < 0.2:
+            self._step(self.nodes[message.sender], lambda: sender.report_unreachable(message.to))
+
     # Liveness
 
     def _heal(self) -> None:
         self.healed = True
         self.cut = set()
+        self.clogged = {}
         self.tell("everything heals")
         for node in self.nodes.values():
             node.paused_until = 0.0
@@ -416,6 +455,7 @@ class Schedule:
                 target = raw.last_index
             members = quorum.members_of(raw.conf)
             settled = raw.raft.log.conf_index <= raw.commit and not raw.conf.voters_outgoing
+            settled = settled and leader.id in raw.conf.voters
             if target and settled and all(self.nodes[n].applied[-1][0] >= target for n in members):
                 return
         state = [str(n.raw.status()) if n.raw else f"n{n.id} down" for n in self.nodes.values()]
@@ -449,6 +489,8 @@ def run_schedule(seed: int, *, events: int, trace: bool = False) -> Outcome:
         schedule.run()
     except AssertionError as problem:
         violation = str(problem) or type(problem).__name__
+    except Exception as problem:  # whatever stops a node is a finding
+        violation = repr(problem)
     return Outcome(
         seed,
         schedule.events,
@@ -456,4 +498,6 @@ def run_schedule(seed: int, *, events: int, trace: bool = False) -> Outcome:
         digest.hexdigest() if trace else "",
         schedule.history.highest,
         len(schedule.history.leaders),
+        schedule.now,
+        take(),
     )

@@ -28,6 +28,7 @@ from raft import (
     membership,
 )
 from raft.invariants import InvariantViolated
+from tests.simulation.reach import hit
 
 Applied = tuple[int, int, ConfState]
 """State after an entry: its index, its term, and the configuration by then."""
@@ -88,6 +89,7 @@ class Disk:
         if self.writing and random.random() < 0.5:
             torn = self.writing[0]
             if torn.snapshot is None:
+                hit("crash that tears a write")
                 self.write(torn, random.randint(0, len(torn.entries)), whole=False)
         self.writing.clear()
 
@@ -120,6 +122,7 @@ class SimNode:
         index, term, conf = self.state_at(self.durable)
         start, gave_way = meet(recovered, applied=index, term=term, conf=conf)
         if gave_way:
+            hit("restart with state ahead of the log")
             self.disk.begin_at(start.base)
         self.raw = RawNode(
             Config(id=self.id, max_append_bytes=400, max_inflight_appends=8),

@@ -26,6 +26,9 @@ class Options:
     tick_skew: bool
     transfer: float
     membership: float
+    clog: float
+    crash_writing: float
+    crash_new_leader: float
     hunt_leaders: bool  # faults strike leaders and candidates, when there are any
 
     @classmethod
@@ -50,5 +53,8 @@ class Options:
             tick_skew=random.random() < 0.4,
             transfer=sometimes(0.02, 0.3),
             membership=sometimes(0.05),
+            clog=sometimes(0.03, 0.4),
+            crash_writing=sometimes(0.03, 0.4),
+            crash_new_leader=sometimes(0.6, 0.25),
             hunt_leaders=random.random() < 0.5,
         )

@@ -1,0 +1,1 @@
+"""A small-scope exhaustive search over the real raft/ code: python -m tests.exhaustive --help."""
