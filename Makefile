@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help venv proto demo test check fix sim mutants bench clean
+.PHONY: help venv proto demo test check fix sim mutants verify-ci verify bench clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -39,6 +39,13 @@ sim: $(STAMP)    ## replay one simulated schedule: make sim SEED=n
 
 mutants: $(STAMP) ## how many simulated schedules it takes to find each seeded bug
 	$(BIN)/python -m tests.mutants
+
+verify-ci: $(STAMP) ## the deep checks, a quarter of an hour of them
+	$(BIN)/python -m tests.verification --ci
+
+verify: $(STAMP) ## the deep checks at full length, hours; SCALE=0.01 for a share, RECORD=1 to publish the counts
+	$(BIN)/python -m tests.verification --release --scale $(or $(SCALE),1) --first-seed $(or $(SEED),1) \
+		$(if $(RECORD),--record)
 
 bench: $(STAMP)  ## put, and announce to routed, beside etcd in one run
 	$(BIN)/python -m benchmarks

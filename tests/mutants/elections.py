@@ -71,7 +71,7 @@ def one_vote_is_enough() -> Patches:
 
     def won(voters: Any, votes: Any) -> bool | None:
         granted = sum(1 for node in voters if votes.get(node) is True)
-        return True if granted >= max(1, len(voters) // 2) else None
+        return True if not voters or granted >= max(1, len(voters) // 2) else None
 
     return [(quorum, "_won", won)]
 
