@@ -48,6 +48,7 @@ class Connection:
         self._streams: dict[int, Stream] = {}
         self._last_stream = 0
         self._closing = False
+        self.is_overfull = False  # the peer does not take what it asked for: the protocol ends the connection
         self._receiving = False
         self.next_deadline: float | None = None
         # Sending
@@ -444,8 +445,10 @@ class Connection:
         self._blocked[stream.number] = stream
         self._send_pending(stream)
         if self._queued_bytes > self._limits.queued_bytes:
+            self.is_overfull = True
             self.output.clear()
             self._abandon()
+            self._on_output()
 
     def finish(self, stream: Stream, status: int, message: str) -> None:
         """Ends a call with trailers, after what is still queued."""
@@ -568,11 +571,6 @@ class Connection:
         self._closing = True
         for stream in list(self._streams.values()):
             self._cancel(stream)
-
-    @property
-    def is_overfull(self) -> bool:
-        """The peer has not taken what it asked for: the protocol closes the connection."""
-        return self._queued_bytes > self._limits.queued_bytes
 
     def ping(self, payload: bytes) -> None:
         """The server's own keepalive."""

@@ -27,7 +27,7 @@ RARE = frozenset(
     """
     no_check_quorum stale_term_obeyed lower_term_not_answered who_cannot_stand_never_forgets_its_leader
     transfer_puts_off_the_check learner_does_not_vote overwritten_entry_counted lost_append_never_resent
-    stale_acknowledgement_counted acknowledges_its_whole_log nudge_without_probe read_before_own_commit
+    stale_acknowledgement_counted nudge_without_probe read_before_own_commit
     snapshot_keeps_the_tail configuration_not_rolled_back joint_never_left joint_left_at_once
     commit_by_the_new_half elected_by_the_new_half several_at_once_without_joint
     configuration_forgotten_at_restart snapshot_without_its_configuration removed_leader_leads_on

@@ -226,20 +226,6 @@ def stale_acknowledgement_counted() -> Patches:
     return [(Raft, "_answer_lower_term", answer)]
 
 
-def acknowledges_its_whole_log() -> Patches:
-    """14: a follower acknowledges up to its last entry, not to the last one the message proves equal."""
-    original = follower.append
-
-    def append(raft: Raft, message: AppendEntries) -> None:
-        waiting = len(raft.messages_after_persist)
-        original(raft, message)
-        for answer in raft.messages_after_persist[waiting:]:
-            if isinstance(answer, AppendResponse) and not answer.reject:
-                answer.index = raft.log.last_index
-
-    return [(follower, "append", append)]
-
-
 def next_at_match() -> Patches:
     """13: next falls to match."""
     original = Progress.become_probe

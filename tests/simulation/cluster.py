@@ -15,6 +15,7 @@ from random import Random
 
 from raft import (
     AppendEntries,
+    AppendResponse,
     Change,
     ChangeKind,
     InstallSnapshot,
@@ -320,6 +321,7 @@ class Schedule:
         check_delta(before, raw.raft)
         self._pump(node)
         check_state(raw.raft)
+        node.check_counted_durable()
         self.history.check(raw.raft)
 
     def _pump(self, node: SimNode) -> None:
@@ -368,6 +370,8 @@ class Schedule:
             raw.persisted(ready.number)
             for message in ready.messages_after_persist:
                 node.check_durable(message)
+                if isinstance(message, AppendResponse) and not message.reject and message.term == raw.term:
+                    self._check_shared(message)
                 self._send(message)
 
         self._step(node, persisted)
@@ -391,6 +395,18 @@ class Schedule:
             delay = random.uniform(0.01, options.delay_max if not self.healed else 0.3)
             delay += max(0.0, self.clogged.get((message.sender, message.to), 0.0) - self.now)
             self.at(delay, lambda: self._deliver(message))
+
+    def _check_shared(self, answer: AppendResponse) -> None:
+        """What a follower accepts is what the leader of that term has up to there."""
+        leader = self.nodes[answer.to].raw
+        follower = self.nodes[answer.sender].raw
+        if leader is None or follower is None or not leader.is_leader or leader.term != answer.term:
+            return
+        theirs, ours = leader.raft.log.term(answer.index), follower.raft.log.term(answer.index)
+        if theirs != ours and answer.index > max(leader.raft.log.base, follower.raft.log.base):
+            raise InvariantViolated(
+                f"n{answer.sender}@{answer.term} acknowledges {answer.index}@{ours} to a leader with {theirs} there"
+            )
 
     def _send_snapshot(self, message: InstallSnapshot, *, lost: bool) -> None:
         """Carries what the sender has durably, which may be older than what raft asked for."""

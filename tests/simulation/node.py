@@ -156,6 +156,17 @@ class SimNode:
         self.applied = [(meta.index, meta.term, meta.conf_state)]
         self.durable = meta.index
 
+    def check_counted_durable(self) -> None:
+        """What the core counts as written is written, and by the entry that stands there now."""
+        assert self.raw is not None
+        log, disk = self.raw.raft.log, self.disk
+        if log.durable > log.base and log.durable > disk.base_index:
+            if disk.term_at(log.durable) != log.term(log.durable):
+                raise InvariantViolated(
+                    f"n{self.id}@{self.raw.term} counts {log.durable}@{log.term(log.durable)} as durable, "
+                    f"on disk is {disk.term_at(log.durable)}"
+                )
+
     def check_durable(self, message: Message) -> None:
         """Vote and term are on disk before any message that depends on them, and so are acknowledged entries."""
         disk, name = self.disk, f"n{self.id}@{message.term}"
