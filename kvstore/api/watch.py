@@ -35,6 +35,7 @@ class WatchService:
         self._streams: dict[int, WatchStream] = {}
         self._next_stream = 0
         self._leaderless_since: float | None = None
+        self.fragment_bytes = context.config.max_request_bytes + (512 << 10)
         self._progress_interval_s = context.config.watch_progress_notify_interval_s
         self._patience_s = 3 * context.config.election_timeout_ms / 1000
 
@@ -97,7 +98,7 @@ class WatchStream:
         self._call = call
         self._number = number
         self._next_id = 0
-        self._fragment_bytes = service.context.config.max_request_bytes + (512 << 10)
+        self._fragment_bytes = service.fragment_bytes
         self.needs_leader = call.metadata.get("hasleader") == "true"
         self.watches: dict[int, Watch] = {}
         self._by_watcher: dict[Watcher, Watch] = {}

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from kvstore.pb.internal_pb2 import ConfigContext, MemberRecord
-from kvstore.replication.wal import Batch, Recovered, Wal, WalError, WalMetadata
+from kvstore.replication.wal import SEGMENT_BYTES, Batch, Recovered, Wal, WalError, WalMetadata
 from kvstore.replication.wal_format import Replay
 from kvstore.replication.world import Disk
 from raft import ConfState, Entry, EntryKind, HardState, SnapshotMeta, membership
@@ -88,9 +88,11 @@ def meet(recovered: Recovered, *, applied: int, term: int, conf: ConfState) -> t
     return start, gave_way
 
 
-def recover(directory: str, disk: Disk, state: Applied) -> tuple[Wal, Start]:
+def recover(
+    directory: str, disk: Disk, state: Applied, *, segment_bytes: int = SEGMENT_BYTES
+) -> tuple[Wal, Start]:
     """Opens the log (which counts one more incarnation) and settles where it and state meet. Raises WalError."""
-    wal, recovered = Wal.open(directory, disk)
+    wal, recovered = Wal.open(directory, disk, segment_bytes)
     try:
         start, gave_way = meet(
             recovered, applied=state.applied_index, term=state.applied_term, conf=decode_conf(state.conf)

@@ -59,6 +59,23 @@ class Backend(Protocol):
         """Lets go of the database. A frame under way is still committed."""
 
 
+class OpenBackend(Protocol):
+    """How a machine opens or creates its database: open_backend(), or the simulator's own."""
+
+    def __call__(
+        self,
+        directory: str,
+        *,
+        in_process: bool,
+        map_bytes: int,
+        sync: bool,
+        inherit_fds: Sequence[int],
+        call_soon: CallSoon,
+        committed: Committed,
+        failed: Failed,
+    ) -> Backend: ...
+
+
 class SyncBackend:
     """Commits inside submit(). For tests, the simulator and short-lived tools."""
 

@@ -23,7 +23,7 @@ from kvstore.pb.etcdserverpb_pb2 import AlarmType, RangeRequest, TxnRequest
 from kvstore.pb.internal_pb2 import MemberRecord
 from kvstore.state import ranges, snapshot, tables, txn
 from kvstore.state.apply import Applier, Outcome
-from kvstore.state.backend import DATABASE, CallSoon, Failed, open_backend
+from kvstore.state.backend import DATABASE, CallSoon, Failed, OpenBackend, open_backend
 from kvstore.state.compaction import Compaction
 from kvstore.state.mvcc import Keyspace
 from kvstore.state.overlay import Overlay
@@ -73,6 +73,7 @@ class StateMachine:
         call_soon_threadsafe: CallSoon = _never_soon,
         now: Callable[[], float] | None = None,
         wake: Callable[[], None] = _nothing,
+        opener: OpenBackend = open_backend,
     ) -> None:
         """See open()."""
         if backend not in ("lmdb", "sync"):
@@ -86,6 +87,7 @@ class StateMachine:
         self._on_failure = on_failure
         self._call_soon = call_soon_threadsafe
         self._now = now
+        self._opener = opener
         self.wake = wake
         self.on_durable: Callable[[int], None] | None = None
         self._copying = threading.Lock()  # held while a snapshot reads the environment
@@ -107,6 +109,7 @@ class StateMachine:
         call_soon_threadsafe: CallSoon = _never_soon,
         now: Callable[[], float] | None = None,
         wake: Callable[[], None] = _nothing,
+        opener: OpenBackend = open_backend,
     ) -> StateMachine:
         """Opens or creates the state in an existing directory. Blocks for the start of the storage process.
 
@@ -114,7 +117,7 @@ class StateMachine:
         address space, well above the quota. quota_bytes: 0 or less for none. inherit_fds: held open by the
         storage process as long as it lives. on_failure(problem): the storage failed, the member must stop.
         call_soon_threadsafe: runs a call on the loop. now: monotonic seconds; without it every turn submits
-        what it can. wake: asks for a turn().
+        what it can. wake: asks for a turn(). opener: opens the database; the simulator has its own.
         """
         return cls(
             directory,
@@ -127,6 +130,7 @@ class StateMachine:
             call_soon_threadsafe=call_soon_threadsafe,
             now=now,
             wake=wake,
+            opener=opener,
         )
 
     # Applying
@@ -312,7 +316,7 @@ class StateMachine:
     def _load(self) -> None:
         self._under_way = False
         self._pending_since: float | None = None
-        self._backend = open_backend(
+        self._backend = self._opener(
             self._directory,
             in_process=self._in_process,
             map_bytes=self._map_bytes,

@@ -97,7 +97,7 @@ async def test_streams_both_ways(running: Running) -> None:
         await call.write(b"s" * size)
         assert len(await call.read()) == size
     await call.done_writing()
-    assert await call.read() is grpc.aio.EOF
+    assert await call.read() is grpc.aio.EOF  # type: ignore[attr-defined]
     assert await call.code() == grpc.StatusCode.OK
     other = running.channel.stream_stream(CHAT)()
     await other.write(b"x")
