@@ -54,6 +54,7 @@ class Config:
     watch_progress_notify_interval_s: float
     strict_reconfig_check: bool
     max_learners: int
+    snapshot_send_bytes_per_s: int
     force_new_cluster: bool
     log_level: str
     log_format: str
@@ -174,6 +175,7 @@ FLAGS: dict[str, Flag] = {
     "auto-compaction-retention": Flag("0", str, "hours, a duration or revisions to keep (0: off)"),
     "strict-reconfig-check": Flag("true", _switch, "refuse changes of membership that risk the majority"),
     "experimental-max-learners": Flag("1", _positive, "most learners at a time"),
+    "snapshot-send-bytes-per-s": Flag("134217728", int, "how fast a snapshot goes to a member (0: no bound)"),
     "force-new-cluster": Flag("false", _switch, "after a disaster: go on alone with what this member has"),
     PROGRESS_FLAG: Flag("10m", parse_duration, "how often an idle watch is told how far it is"),
     "log-level": Flag("info", _one_of("debug", "info", "warn", "error", "panic", "fatal"), "log threshold"),
@@ -320,6 +322,7 @@ def _settle(values: dict[str, Any], given: Mapping[str, str], ignored: tuple[str
         watch_progress_notify_interval_s=values[PROGRESS_FLAG],
         strict_reconfig_check=values["strict-reconfig-check"],
         max_learners=values["experimental-max-learners"],
+        snapshot_send_bytes_per_s=values["snapshot-send-bytes-per-s"],
         force_new_cluster=values["force-new-cluster"],
         log_level=values["log-level"],
         log_format=values["log-format"],

@@ -309,6 +309,7 @@ class MemberProcess:
             directory=self._directory.snap,
             disk=RealDisk(),
             on_snapshot=lambda from_id, message, path: self.snapshots.received(message, path),
+            bytes_per_s=config.snapshot_send_bytes_per_s,
         )
         self.transport = PeerTransport(
             self_id=self.member_id,

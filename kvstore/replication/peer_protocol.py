@@ -45,12 +45,14 @@ SNAPSHOT_BEGIN = 7
 SNAPSHOT_CHUNK = 8
 SNAPSHOT_END = 9
 SNAPSHOT_RESULT = 10
+SNAPSHOT_RESUME = 11
 
 HEAD = struct.Struct(">IB")
 _NOTIFY = struct.Struct(">IBH")
 _REQUEST = struct.Struct(">IBQH")
 _RESPONSE = struct.Struct(">IBQB")
-_SNAPSHOT_BEGIN = struct.Struct(">Q")
+_SNAPSHOT_BEGIN = struct.Struct(">QQ")
+_SNAPSHOT_RESUME = struct.Struct(">Q")
 _SNAPSHOT_END = struct.Struct(">I")
 
 CHANNELS = ("raft", "snapshot", "probe", "members")
@@ -212,19 +214,34 @@ def _int(frame: Frame, size: int) -> int:
     return int.from_bytes(frame.data[frame.start : frame.start + size], "big")
 
 
-def encode_snapshot_begin(message: InstallSnapshot, size: int) -> bytes:
+def encode_snapshot_begin(message: InstallSnapshot, size: int, number: int) -> bytes:
+    """number: of this file, so that a second attempt can be told from another snapshot."""
     parts: list[bytes] = []
     encode_message(message, parts)
-    return encode_frame(SNAPSHOT_BEGIN, _SNAPSHOT_BEGIN.pack(size) + b"".join(parts))
+    return encode_frame(SNAPSHOT_BEGIN, _SNAPSHOT_BEGIN.pack(size, number) + b"".join(parts))
 
 
-def decode_snapshot_begin(frame: Frame, *, sender: int, to: int) -> tuple[InstallSnapshot, int]:
-    """(message, size of the data in bytes)"""
-    size = _int(frame, 8)
-    message = decode_message(frame.data, frame.start + 8, frame.end, sender=sender, to=to)
+def decode_snapshot_begin(frame: Frame, *, sender: int, to: int) -> tuple[InstallSnapshot, int, int]:
+    """(message, size of the data in bytes, number of the file)"""
+    if frame.end - frame.start < _SNAPSHOT_BEGIN.size:
+        raise PeerProtocolError("a snapshot's beginning is cut off")
+    size, number = _SNAPSHOT_BEGIN.unpack_from(frame.data, frame.start)
+    at = frame.start + _SNAPSHOT_BEGIN.size
+    message = decode_message(frame.data, at, frame.end, sender=sender, to=to)
     if not isinstance(message, InstallSnapshot):
         raise PeerProtocolError(f"{type(message).__name__} where a snapshot begins")
-    return message, size
+    return message, size, number
+
+
+def encode_snapshot_resume(offset: int) -> bytes:
+    """The receiver has everything below offset already."""
+    return encode_frame(SNAPSHOT_RESUME, _SNAPSHOT_RESUME.pack(offset))
+
+
+def decode_snapshot_resume(frame: Frame) -> int:
+    if frame.end - frame.start != 8:
+        raise PeerProtocolError("where a snapshot goes on is cut off")
+    return _int(frame, 8)
 
 
 def encode_snapshot_end(crc: int) -> bytes:

@@ -1,8 +1,12 @@
 """Carries a snapshot's file from the leader to a follower on a connection of its own, so that no heartbeat waits
 behind it.
 
-    sender: SNAPSHOT_BEGIN(InstallSnapshot, size)  SNAPSHOT_CHUNK*  SNAPSHOT_END(CRC-32 of the data)
-    receiver: SNAPSHOT_RESULT("" or what went wrong)
+    sender: SNAPSHOT_BEGIN(InstallSnapshot, size, number)       SNAPSHOT_CHUNK*  SNAPSHOT_END(CRC-32 of the data)
+    receiver:                              SNAPSHOT_RESUME(offset)    SNAPSHOT_RESULT("" or what went wrong)
+
+When the connection breaks, the receiver keeps what it has for a minute and the sender tries again: the same number
+means the same file, and it goes on where it stopped. The rate is bounded, so that a snapshot does not take the
+network from the log.
 
 The receiver writes to a temporary name, checks length and CRC, syncs, renames, syncs the directory, and only
 then says yes and hands the message on. Files are read and written on executor threads; a slow disk stops the
@@ -14,9 +18,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import ssl
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from kvstore import log
 from kvstore.pb.internal_pb2 import PeerHello
@@ -24,6 +30,7 @@ from kvstore.replication.peer_protocol import (
     SNAPSHOT_BEGIN,
     SNAPSHOT_CHUNK,
     SNAPSHOT_END,
+    SNAPSHOT_RESUME,
     Channel,
     Dialer,
     Frame,
@@ -31,11 +38,13 @@ from kvstore.replication.peer_protocol import (
     decode_snapshot_begin,
     decode_snapshot_end,
     decode_snapshot_result,
+    decode_snapshot_resume,
     dial,
     encode_frame,
     encode_snapshot_begin,
     encode_snapshot_end,
     encode_snapshot_result,
+    encode_snapshot_resume,
     refused,
 )
 from kvstore.replication.world import Disk
@@ -44,6 +53,9 @@ from raft.messages import InstallSnapshot
 CHUNK_BYTES = 256 << 10
 PROGRESS_TIMEOUT_S = 30.0  # without a byte taken, or without an answer at the end
 SNAPSHOT_BYTES_MAX = 1 << 40
+ATTEMPTS = 5
+RETRY_S = 0.1  # doubled with each attempt
+PARTIAL_KEPT_S = 60.0
 _WRITE_BYTES = 4 << 20  # received and not yet written: above it the socket is not read
 
 OnSnapshot = Callable[[int, InstallSnapshot, str], None]
@@ -51,6 +63,19 @@ OnSnapshot = Callable[[int, InstallSnapshot, str], None]
 
 class SnapshotFailed(Exception):
     """The snapshot did not arrive, or whether it did is unknown; sending it again is safe."""
+
+
+@dataclass
+class _Partial:
+    """What has come of a snapshot whose connection broke."""
+
+    number: int
+    size: int
+    temporary: str
+    handle: int
+    written: int
+    crc: int
+    timer: asyncio.TimerHandle
 
 
 class SnapshotTransfers:
@@ -65,16 +90,21 @@ class SnapshotTransfers:
         on_snapshot: OnSnapshot,
         client_ssl: ssl.SSLContext | None = None,
         progress_timeout_s: float = PROGRESS_TIMEOUT_S,
+        bytes_per_s: float = 0.0,
     ) -> None:
         """directory exists; snapshots that arrived lie there, named {index}-{term}.snapshot. on_snapshot(from_id,
-        message, path) is called on the loop once the file is durable; the file is the caller's from then on."""
+        message, path) is called on the loop once the file is durable; the file is the caller's from then on.
+        bytes_per_s: how fast each snapshot is sent at most; 0: as fast as it goes."""
         self.self_id = self_id
         self.directory = directory
         self.disk = disk
         self.on_snapshot = on_snapshot
         self.progress_timeout_s = progress_timeout_s
+        self.bytes_per_s = bytes_per_s
         self._client_ssl = client_ssl
         self._sending: set[int] = set()
+        self._partials: dict[int, _Partial] = {}
+        self._next_number = secrets.randbits(62)
         self.receiving: dict[int, _Receiver] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.count = 0
@@ -97,6 +127,8 @@ class SnapshotTransfers:
         """Ends what is coming in; senders end with the tasks that run them."""
         for receiver in list(self.receiving.values()):
             receiver.fail("the member is stopping")
+        for from_id in list(self._partials):
+            self.drop_partial(from_id)
         if self.tasks:
             await asyncio.wait(self.tasks)
 
@@ -106,19 +138,56 @@ class SnapshotTransfers:
         if hello.to_id in self._sending:
             raise SnapshotFailed(f"a snapshot to {hello.to_id:x} is under way")
         self._sending.add(hello.to_id)
+        self._next_number += 1
+        number = self._next_number
         try:
-            await _Sender(self, hello, message, path).run(url, self._client_ssl)
-        except (OSError, TimeoutError, PeerProtocolError, ValueError) as error:
-            raise SnapshotFailed(f"snapshot {message.meta} to {hello.to_id:x}: {error!r}") from error
+            for attempt in range(1, ATTEMPTS + 1):
+                try:
+                    await _Sender(self, hello, message, path, number).run(url, self._client_ssl)
+                    return
+                except (OSError, TimeoutError, PeerProtocolError, ValueError) as error:
+                    if attempt == ATTEMPTS:
+                        text = f"snapshot {message.meta} to {hello.to_id:x}: {error!r}"
+                        raise SnapshotFailed(text) from error
+                await asyncio.sleep(RETRY_S * 2**attempt)
         finally:
             self._sending.discard(hello.to_id)
+
+    def keep_partial(self, from_id: int, partial: _Partial) -> None:
+        self.drop_partial(from_id)
+        self._partials[from_id] = partial
+
+    def take_partial(self, from_id: int, number: int, size: int) -> _Partial | None:
+        """What was kept of this file; what was kept of another is dropped."""
+        kept = self._partials.get(from_id)
+        if kept is None or (kept.number, kept.size) != (number, size):
+            self.drop_partial(from_id)
+            return None
+        kept.timer.cancel()
+        return self._partials.pop(from_id)
+
+    def drop_partial(self, from_id: int) -> None:
+        kept = self._partials.pop(from_id, None)
+        if kept is not None:
+            kept.timer.cancel()
+            self.disk.close(kept.handle)
+            with contextlib.suppress(OSError):
+                self.disk.unlink(kept.temporary)
 
 
 class _Sender(Dialer):
     def __init__(
-        self, transfers: SnapshotTransfers, hello: PeerHello, message: InstallSnapshot, path: str
+        self,
+        transfers: SnapshotTransfers,
+        hello: PeerHello,
+        message: InstallSnapshot,
+        path: str,
+        number: int,
     ) -> None:
         super().__init__(hello, self._answered)
+        self._number = number
+        self._bytes_per_s = transfers.bytes_per_s
+        self._resume: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._timeout_s = transfers.progress_timeout_s
         self._message = message
         self._path = path
@@ -135,13 +204,19 @@ class _Sender(Dialer):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._writable.set()
-        if not self._result.done():
-            self._result.set_exception(exc or ConnectionResetError("closed before the result"))
-            self._result.exception()
+        for waited in (self._resume, self._result):
+            if not waited.done():
+                waited.set_exception(exc or ConnectionResetError("closed before the result"))
+                waited.exception()
 
     def _answered(self, frames: list[Frame]) -> None:
-        if not self._result.done():
-            self._result.set_result(decode_snapshot_result(frames[0]))
+        for frame in frames:
+            if frame.kind == SNAPSHOT_RESUME and not self._resume.done():
+                self._resume.set_result(decode_snapshot_resume(frame))
+            elif not self._result.done():
+                self._result.set_result(decode_snapshot_result(frame))
+                if not self._resume.done():
+                    self._resume.set_result(0)  # it ended before it began: there is nothing to go on with
 
     async def run(self, url: str, context: ssl.SSLContext | None) -> None:
         await dial(url, lambda: self, context)
@@ -164,9 +239,18 @@ class _Sender(Dialer):
         file = await loop.run_in_executor(None, os.open, self._path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             size = os.fstat(file).st_size
-            transport.write(encode_snapshot_begin(self._message, size))
-            sent = crc = 0
+            transport.write(encode_snapshot_begin(self._message, size, self._number))
+            async with asyncio.timeout(self._timeout_s):
+                begin = await asyncio.shield(self._resume)
+            if begin > size:
+                raise PeerProtocolError(f"a snapshot of {size} bytes is to go on at {begin}")
+            sent, started = begin, loop.time()
+            crc = await loop.run_in_executor(None, _crc_of, file, begin)
             while sent < size and not self._result.done():
+                if self._bytes_per_s:
+                    ahead_s = (sent - begin) / self._bytes_per_s - (loop.time() - started)
+                    if ahead_s > 0:
+                        await asyncio.sleep(ahead_s)
                 chunk = await loop.run_in_executor(None, os.pread, file, min(CHUNK_BYTES, size - sent), sent)
                 if not chunk:
                     raise OSError(f"{self._path} ends at byte {sent} of {size}")
@@ -178,6 +262,17 @@ class _Sender(Dialer):
             transport.write(encode_snapshot_end(crc))
         finally:
             os.close(file)
+
+
+def _crc_of(file: int, size: int) -> int:
+    """Of the first bytes of a file."""
+    crc = at = 0
+    while at < size:
+        chunk = os.pread(file, min(1 << 22, size - at), at)
+        if not chunk:
+            raise OSError(f"the file ends at byte {at} of {size}")
+        crc, at = zlib.crc32(chunk, crc), at + len(chunk)
+    return crc
 
 
 class _Receiver:
@@ -192,13 +287,16 @@ class _Receiver:
         self._message: InstallSnapshot | None = None
         self._temporary = ""
         self._size = 0
+        self._number = 0
         self._received = 0
+        self._written = 0
         self._crc = 0
         self._expected_crc: int | None = None
         self._chunks: list[bytes] = []
         self._chunk_bytes = 0
         self._handle = -1
         self._failure = ""
+        self._is_lost = False
         self._wake = asyncio.Event()
         loop = asyncio.get_running_loop()
         self._timeout = loop.call_later(transfers.progress_timeout_s, self.fail, "no progress")
@@ -234,15 +332,27 @@ class _Receiver:
 
     def _begin(self, frame: Frame) -> None:
         transfers = self._transfers
-        self._message, self._size = decode_snapshot_begin(frame, sender=self._from_id, to=transfers.self_id)
+        self._message, self._size, self._number = decode_snapshot_begin(
+            frame, sender=self._from_id, to=transfers.self_id
+        )
         if self._size > SNAPSHOT_BYTES_MAX:
             raise PeerProtocolError(f"a snapshot of {self._size} bytes")
         meta = self._message.meta
-        transfers.count += 1
-        name = f"{meta.index:016x}-{meta.term:016x}-{transfers.count}.snapshot.tmp"
-        self._temporary = os.path.join(transfers.directory, name)
+        kept = transfers.take_partial(self._from_id, self._number, self._size)
+        if kept is not None:
+            self._temporary, self._handle, self._crc = kept.temporary, kept.handle, kept.crc
+            self._received = self._written = kept.written
+        else:
+            transfers.count += 1
+            name = f"{meta.index:016x}-{meta.term:016x}-{transfers.count}.snapshot.tmp"
+            self._temporary = os.path.join(transfers.directory, name)
+        self._transport.write(encode_snapshot_resume(self._written))
         log.info(
-            "receiving a snapshot", remote_peer_id=f"{self._from_id:x}", index=meta.index, bytes=self._size
+            "receiving a snapshot",
+            remote_peer_id=f"{self._from_id:x}",
+            index=meta.index,
+            bytes=self._size,
+            resumed_at=self._written,
         )
 
     def _touch(self) -> None:
@@ -256,6 +366,7 @@ class _Receiver:
 
     def lost(self) -> None:
         self._timeout.cancel()
+        self._is_lost = not self._failure
         self.fail("the connection was lost")
 
     async def _store(self) -> None:
@@ -263,7 +374,10 @@ class _Receiver:
         try:
             path = await self._store_all()
         except (OSError, PeerProtocolError) as error:
-            await self._discard()
+            if self._is_lost and isinstance(error, PeerProtocolError) and self._handle >= 0:
+                self._park()
+            else:
+                await self._discard()
             self._finish(str(error))
             return
         message = self._message
@@ -273,7 +387,6 @@ class _Receiver:
 
     async def _store_all(self) -> str:
         loop, disk = asyncio.get_running_loop(), self._transfers.disk
-        written = 0
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -285,23 +398,35 @@ class _Receiver:
                     None, lambda: disk.open(self._temporary, create=True)
                 )
             if chunks:
-                written += await loop.run_in_executor(None, self._write, chunks, written)
+                await loop.run_in_executor(None, self._write, chunks)
                 if self._paused and not self._transport.is_closing():
                     self._paused = False
                     self._transport.resume_reading()
             if self._expected_crc is not None and not self._chunks:
                 break
-        if written != self._size or self._crc != self._expected_crc:
+        if self._written != self._size or self._crc != self._expected_crc:
             raise PeerProtocolError(
-                f"{written} of {self._size} bytes, CRC {self._crc:08x}: damaged on the way"
+                f"{self._written} of {self._size} bytes, CRC {self._crc:08x}: damaged on the way"
             )
         return await loop.run_in_executor(None, self._keep)
 
-    def _write(self, chunks: list[bytes], offset: int) -> int:
+    def _write(self, chunks: list[bytes]) -> None:
         data = b"".join(chunks)
-        self._transfers.disk.write(self._handle, [data], offset=offset)
+        self._transfers.disk.write(self._handle, [data], offset=self._written)
         self._crc = zlib.crc32(data, self._crc)
-        return len(data)
+        self._written += len(data)
+
+    def _park(self) -> None:
+        """Keeps what has come for another attempt."""
+        transfers, from_id = self._transfers, self._from_id
+        timer = asyncio.get_running_loop().call_later(PARTIAL_KEPT_S, transfers.drop_partial, from_id)
+        transfers.keep_partial(
+            from_id,
+            _Partial(
+                self._number, self._size, self._temporary, self._handle, self._written, self._crc, timer
+            ),
+        )
+        self._handle = -1
 
     def _keep(self) -> str:
         """The file is durable under its name on return."""

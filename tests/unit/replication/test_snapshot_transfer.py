@@ -18,7 +18,9 @@ from kvstore.pb.internal_pb2 import PeerHello, PeerWelcome
 from kvstore.replication.disk import RealDisk
 from kvstore.replication.peer_protocol import (
     SNAPSHOT_CHUNK,
+    SNAPSHOT_RESULT,
     Dialer,
+    Frame,
     dial,
     encode_frame,
     encode_snapshot_begin,
@@ -140,9 +142,13 @@ async def test_a_disk_that_fails_is_told_to_the_sender(
 async def by_hand(receiving: Receiving, frames: list[bytes]) -> str:
     """Sends frames as they are; returns the result, "" where the connection just ends."""
     answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    dialer = await dial(
-        receiving.url, lambda: Dialer(HELLO, lambda frames: answer.set_result(frames[0].body.decode())), None
-    )
+
+    def answered(frames: list[Frame]) -> None:
+        for frame in frames:
+            if frame.kind == SNAPSHOT_RESULT:
+                answer.set_result(frame.body.decode())
+
+    dialer = await dial(receiving.url, lambda: Dialer(HELLO, answered), None)
     assert dialer.transport is not None
     dialer.transport.write(b"".join(frames))
     ends: list[asyncio.Future[Any]] = [answer, dialer.lost]
@@ -164,7 +170,7 @@ DATA = b"the data of a snapshot" * 100
         ),
         ([encode_snapshot_end(zlib.crc32(b""))], "damaged on the way"),
         ([encode_frame(SNAPSHOT_CHUNK, DATA + b"more")], ""),
-        ([encode_snapshot_begin(MESSAGE, len(DATA))], ""),
+        ([encode_snapshot_begin(MESSAGE, len(DATA), 5)], ""),
         ([encode_snapshot_end(0), encode_frame(SNAPSHOT_CHUNK, DATA)], ""),
         ([encode_frame(99, b"")], ""),
         ([encode_frame(SNAPSHOT_CHUNK, bytes(1 << 20))], ""),
@@ -173,7 +179,7 @@ DATA = b"the data of a snapshot" * 100
 async def test_a_damaged_stream_leaves_nothing(
     receiving: Receiving, frames: list[bytes], reason: str
 ) -> None:
-    found = await by_hand(receiving, [encode_snapshot_begin(MESSAGE, len(DATA)), *frames])
+    found = await by_hand(receiving, [encode_snapshot_begin(MESSAGE, len(DATA), 5), *frames])
     assert (reason in found) if reason else found == ""
     await receiving.transfers.close()
     assert not receiving.arrived
@@ -189,7 +195,7 @@ async def test_a_chunk_before_the_beginning_is_refused(receiving: Receiving) -> 
 async def test_a_sender_that_stops_is_given_up(receiving: Receiving) -> None:
     receiving.transfers.progress_timeout_s = 0.05
     result = await by_hand(
-        receiving, [encode_snapshot_begin(MESSAGE, 1000), encode_frame(SNAPSHOT_CHUNK, b"x")]
+        receiving, [encode_snapshot_begin(MESSAGE, 1000, 5), encode_frame(SNAPSHOT_CHUNK, b"x")]
     )
     assert result == "no progress"
     assert not os.listdir(receiving.directory)
@@ -198,13 +204,76 @@ async def test_a_sender_that_stops_is_given_up(receiving: Receiving) -> None:
 async def test_a_broken_connection_leaves_nothing(receiving: Receiving, tmp_path: Path) -> None:
     dialer = await dial(receiving.url, lambda: Dialer(HELLO), None)
     assert dialer.transport is not None
-    dialer.transport.write(encode_snapshot_begin(MESSAGE, 1000) + encode_frame(SNAPSHOT_CHUNK, b"some"))
+    dialer.transport.write(encode_snapshot_begin(MESSAGE, 1000, 5) + encode_frame(SNAPSHOT_CHUNK, b"some"))
     dialer.abort()
     await receiving.transfers.close()
     assert not os.listdir(receiving.directory)
     path = snapshot(tmp_path, 1000)
     await sender(tmp_path).send(receiving.url, HELLO, MESSAGE, str(path))
     assert len(receiving.arrived) == 1
+
+
+async def test_after_a_broken_connection_it_goes_on_where_it_stopped(
+    receiving: Receiving, tmp_path: Path
+) -> None:
+    """The relay between the two cuts the connection twice."""
+    passed: list[int] = []
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", receiving.transport.ports[0])
+
+        async def back() -> None:
+            with contextlib.suppress(ConnectionError):
+                while data := await there_reader.read(1 << 16):
+                    writer.write(data)
+
+        backward = asyncio.ensure_future(back())
+        passed.append(0)
+        limit = 9 << 20 if len(passed) < 3 else 1 << 40
+        with contextlib.suppress(ConnectionError):
+            while passed[-1] < limit and (data := await reader.read(1 << 16)):
+                passed[-1] += len(data)
+                there_writer.write(data)
+                await there_writer.drain()
+        there_writer.close()
+        writer.close()
+        await backward
+
+    server = await asyncio.start_server(relay, "127.0.0.1", 0)
+    path, size = snapshot(tmp_path, 24 << 20), 24 << 20
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    await sender(tmp_path).send(url, HELLO, MESSAGE, str(path))
+    server.close()
+    ((_, _, found),) = receiving.arrived
+    assert Path(found).read_bytes() == path.read_bytes()
+    assert len(passed) == 3
+    assert size < sum(passed) < 1.5 * size  # from its beginning each time it would have been twice that
+    assert os.listdir(receiving.directory) == [os.path.basename(found)]
+
+
+async def test_what_was_kept_is_not_taken_for_another_snapshot(receiving: Receiving, tmp_path: Path) -> None:
+    dialer = await dial(receiving.url, lambda: Dialer(HELLO), None)
+    assert dialer.transport is not None
+    dialer.transport.write(encode_snapshot_begin(MESSAGE, 1000, 5) + encode_frame(SNAPSHOT_CHUNK, b"x" * 500))
+    async with asyncio.timeout(5):
+        while not any(name.endswith(".tmp") for name in os.listdir(receiving.directory)):
+            await asyncio.sleep(0.01)
+    dialer.transport.close()
+    path = snapshot(tmp_path, 1000)
+    await sender(tmp_path).send(receiving.url, HELLO, MESSAGE, str(path))
+    ((_, _, found),) = receiving.arrived
+    assert Path(found).read_bytes() == path.read_bytes()
+    await receiving.transfers.close()
+    assert os.listdir(receiving.directory) == [os.path.basename(found)]
+
+
+async def test_the_rate_is_bounded(receiving: Receiving, tmp_path: Path) -> None:
+    path, slow = snapshot(tmp_path, 2 << 20), sender(tmp_path)
+    slow.bytes_per_s = 8 << 20
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    await slow.send(receiving.url, HELLO, MESSAGE, str(path))
+    assert loop.time() - started >= (2 - 0.25) / 8  # all but the first chunk had to wait its turn
 
 
 async def test_one_snapshot_at_a_time_to_each_member(receiving: Receiving, tmp_path: Path) -> None:
