@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kvstore.client import Client, ClientError
+from kvstore.pb import etcdserverpb_pb2 as pb
 from tests.cluster.harness import MemberHandle, TestCluster, free_ports, running, wait_for
 from tests.conformance.etcd_process import etcdctl_path
 
@@ -223,3 +224,43 @@ async def test_going_on_alone_after_a_disaster(tmp_path: Path) -> None:
         ports = free_ports(2)
         grow(cluster, tmp_path, "n4", (ports[0], ports[1]))
         assert voters(cluster) == {"n1", "n4"}
+
+
+def added_by_itself(cluster: TestCluster, folder: Path, name: str, **metadata: str) -> MemberHandle:
+    """A learner that the leader promotes; metadata is what rides on MemberAdd beside etcd's own request."""
+    client, peer = free_ports(2)
+    url = f"http://127.0.0.1:{peer}"
+    at = cluster.leader().calls._channel.unary_unary(
+        "/etcdserverpb.Cluster/MemberAdd",
+        request_serializer=pb.MemberAddRequest.SerializeToString,
+        response_deserializer=pb.MemberAddResponse.FromString,
+    )
+    given = tuple((key.replace("_", "-"), value) for key, value in metadata.items())
+    answer = at(pb.MemberAddRequest(peerURLs=[url], isLearner=True), timeout=10, metadata=given)
+    everybody = [f"{m.name}={m.peerURLs[0]}" for m in answer.members if m.name] + [f"{name}={url}"]
+    member = MemberHandle(
+        name, folder, (client, peer), ",".join(everybody), ["--initial-cluster-state=existing"]
+    )
+    cluster.members.append(member)
+    member.start()
+    return member
+
+
+async def test_a_learner_is_promoted_and_takes_anothers_place_by_itself(tmp_path: Path) -> None:
+    with running(tmp_path) as cluster:
+        for number in range(200):
+            cluster.members[0].calls.put(b"k%d" % number, b"v")
+        replaced = cluster.leader()  # the hardest to replace
+        status = replaced.status()
+        assert status is not None
+        member = added_by_itself(
+            cluster, tmp_path, "n4", kvstore_promote="true", kvstore_replaces=f"{status.header.member_id:x}"
+        )
+        assert replaced.wait_exit() == 0
+        cluster.members.remove(replaced)
+        wait_for(lambda: (s := member.status()) is not None and s.leader and not s.isLearner, "n4 votes")
+        assert voters(cluster) == {m.name for m in cluster.members}
+        assert len(cluster.members) == 3
+        cluster.wait_equal()
+        hashes = {(h.hash, h.compact_revision) for h in (m.calls.hash_kv() for m in cluster.members)}
+        assert len(hashes) == 1
