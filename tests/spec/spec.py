@@ -119,8 +119,9 @@ class SpecChecker:
         if node.role == LEADER:
             node.arrived[node.id, context] = self.clock
 
-    def persisted(self, node: Node, number: int, seen: Seen) -> None:
-        """Writes up to `number` are on disk; their messages leave now."""
+    def persisted(self, node: Node, number: int, seen: Seen, entries: Callable[[int], list[Entry]]) -> None:
+        """Writes up to `number` are on disk; their messages leave now. entries: as for received()."""
+        self._entries = entries
         while node.writing and node.writing[0].number <= number:
             taken = node.writing.popleft()
             before = None if taken.snapshot else node.disk.log.term_at(taken.first - 1)

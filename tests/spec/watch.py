@@ -134,7 +134,7 @@ class _Watched:
 
     def persisted(self, number: int) -> None:
         self.real["persisted"](number)
-        self.checker.persisted(self.node, number, seen_of(self.raw))
+        self.checker.persisted(self.node, number, seen_of(self.raw), self.entries)
 
     def compact(self, index: int) -> None:
         self.real["compact"](index)
