@@ -10,6 +10,7 @@ from raft import (
     Config,
     ConfState,
     Entry,
+    EntryKind,
     HardState,
     InstallSnapshot,
     Message,
@@ -17,6 +18,7 @@ from raft import (
     RawNode,
     Ready,
     SnapshotMeta,
+    membership,
 )
 from raft.invariants import ClusterHistory, check_delta, check_state, observe
 from tests.simulation.cluster import describe
@@ -47,7 +49,8 @@ class Stage:
         return lines
 
     def start(self, node: int) -> None:
-        base = self.bases.get(node, SnapshotMeta(0, 0, self.conf))
+        first = self.conf if node in self.conf.voters else membership.NOWHERE
+        base = self.bases.get(node, SnapshotMeta(0, 0, first))
         raw = RawNode(
             Config(id=node, max_append_bytes=64, **self._options),
             hard_state=self.hard_states[node],
@@ -88,7 +91,7 @@ class Stage:
                 self._persist(node, ready)
             for entry in ready.committed:
                 self.applied[node].append(entry)
-                text = entry.data.decode() or "no-op"
+                text = "config" if entry.kind == EntryKind.CONFIG else entry.data.decode() or "no-op"
                 self.tell(f"n{node} applies {entry} {text}")
             if ready.committed:
                 raw.applied_to(ready.committed[-1].index)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from raft import Change, ChangeKind
 from tests.unit.raft.stage import Stage
 
 SCRIPTS = sorted((Path(__file__).parent / "golden").glob("*.txt"))
@@ -38,6 +39,14 @@ def run_command(stage: Stage | None, words: list[str]) -> Stage:
     return stage
 
 
+CHANGES = {"+": ChangeKind.ADD_VOTER, "~": ChangeKind.ADD_LEARNER, "-": ChangeKind.REMOVE}
+
+
+def _change(word: str) -> Change:
+    """+n4 a voter, ~n4 a learner, -n4 gone."""
+    return Change(CHANGES[word[0]], int(word[2:]))
+
+
 def _node_command(stage: Stage, verb: str, node: int, rest: list[str]) -> None:
     if verb == "tick":
         for _ in range(int(rest[0])):
@@ -50,6 +59,8 @@ def _node_command(stage: Stage, verb: str, node: int, rest: list[str]) -> None:
         stage.step(node, "read_index", int(rest[0]))
     elif verb == "transfer":
         stage.step(node, "transfer_leadership", int(rest[0][1:]))
+    elif verb == "change":
+        stage.step(node, "propose_config", [_change(word) for word in rest])
     elif verb == "isolate":
         stage.isolated.add(node)
     elif verb in ("crash", "start", "hold", "release"):
