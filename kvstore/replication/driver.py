@@ -86,6 +86,9 @@ class Machine(Protocol):
         self, index: int, term: int, conf: bytes, *, members: Collection[int], added: Sequence[MemberRecord]
     ) -> None: ...
 
+    def last_batch(self, origin: int) -> tuple[int, int]:
+        """(incarnation, sequence) of the last batch applied from a member."""
+
     def turn(self) -> bool: ...
 
 
@@ -418,6 +421,15 @@ class Driver:
         self._marks.clear()
         self._install_snapshot(meta)
         self.node.applied_to(self.machine.applied_index)
+        # What this member proposed may be in it. Whether it is, and with what outcome, a snapshot does not say:
+        # sent again it could take effect a second time.
+        incarnation, sequence = self.machine.last_batch(self.member_id)
+        if incarnation == self.incarnation:
+            for pending in self.outbox.settled_to(sequence):
+                self._finish(pending, errors.OutcomeUnknown())
+        for waiter in [each for each in self._config_waiters if each.index <= self.machine.applied_index]:
+            self._config_waiters.remove(waiter)
+            waiter.done(errors.OutcomeUnknown())
 
     def _apply(self) -> None:
         """Applies a bounded share of what is committed, then answers those who waited for it."""

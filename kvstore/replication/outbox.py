@@ -4,7 +4,8 @@ Pure: `now` in seconds is passed in. Invariants:
   1. A write is in exactly one batch, and a batch is answered exactly once: applied, failed or timed out.
   2. Sequences only grow. State applies a batch only above the last sequence it applied from this origin
      (kvstore/commands.py), so sending a batch again never applies it twice.
-  3. Once sequence s' of ours was applied, a pending s < s' can never apply: it is renumbered and sent as new.
+  3. Once sequence s' of ours was applied here, from the log, a pending s < s' can never apply: it is renumbered
+     and sent as new. A snapshot that holds s' says nothing of s: both are answered as unknown.
 """
 
 from __future__ import annotations
@@ -110,6 +111,14 @@ class Outbox:
             each.sent = False
             self._pending[each.sequence] = each
         return pending, overtaken
+
+    def settled_to(self, sequence: int) -> list[Pending]:
+        """Takes out every batch up to a sequence that a snapshot's state has applied: each was applied before it
+        or was overtaken, and nothing here can tell which."""
+        settled = [each for each in self._pending.values() if each.sequence <= sequence]
+        for each in settled:
+            self._take(each.sequence)
+        return settled
 
     def _take(self, sequence: int) -> Pending | None:
         pending = self._pending.pop(sequence, None)

@@ -186,6 +186,10 @@ class StateMachine:
         self.conf = operations[META, tables.CONF_KEY] = conf
         self._applied(index, term)
 
+    def last_batch(self, origin: int) -> tuple[int, int]:
+        """(incarnation, sequence) of the last batch applied from this member; (0, 0) where none was."""
+        return self._batches.get(origin, (0, 0))
+
     def turn(self) -> bool:
         """What one turn of the loop owes after its applies. True: call it again soon."""
         if self._broken:
