@@ -96,7 +96,14 @@ class LeaseService:
                     reply.keys.extend(context.machine.lessor.keys(lease_id))
             call.reply(context.header(context.machine.revision) + reply.SerializeToString())
 
-        self._keeper.remaining(lease_id, known)
+        def ready(problem: errors.StoreError | None) -> None:
+            if problem is not None:
+                fail(call, problem)
+            else:
+                self._keeper.remaining(lease_id, known)
+
+        # The leader knows the time that is left, and the rest is read here: this member may lag behind both.
+        context.driver.read(ready)
 
     def leases(self, call: UnaryCall, data: bytes) -> None:
         if parse(call, LeaseLeasesRequest, data) is None or not self._context.has_leader(call):
@@ -127,15 +134,18 @@ class KeepAliveStream:
         self._call = call
         self._slots: deque[list[bytes | None]] = deque()
         self._ending = False
+        self._ended = False  # by this side: nothing more is heard or said
 
     def message(self, data: bytes) -> None:
+        if self._ended:
+            return
         try:
             request = LeaseKeepAliveRequest.FromString(data)
         except Exception as problem:  # protobuf's DecodeError, or recursion in hostile input
-            self._call.finish(Status.INTERNAL, f"grpc: error unmarshalling request: {problem}")
+            self._finish(Status.INTERNAL, f"grpc: error unmarshalling request: {problem}")
             return
         if len(self._slots) >= self.REQUESTS_MAX:
-            self._call.finish(*status_of(errors.TooManyRequests()))
+            self._finish(*status_of(errors.TooManyRequests()))
             return
         # The header is filled before the renewal, as etcd does: a client never learns of a later revision.
         header = self._context.header(self._context.machine.revision)
@@ -147,9 +157,10 @@ class KeepAliveStream:
         self, lease_id: int, header: bytes, slot: list[bytes | None]
     ) -> Callable[[int | None, errors.StoreError | None], None]:
         def done(ttl_ms: int | None, problem: errors.StoreError | None) -> None:
+            if self._ended:
+                return
             if problem is not None:
-                self._slots.clear()
-                self._call.finish(*status_of(problem))
+                self._finish(*status_of(problem))
                 return
             reply = LeaseKeepAliveResponse(ID=lease_id, TTL=(ttl_ms or 0) // 1000)
             slot[0] = header + reply.SerializeToString()
@@ -164,8 +175,13 @@ class KeepAliveStream:
                 return
             self._slots.popleft()
             self._call.send(reply)
-        if self._ending:
-            self._call.finish()
+        if self._ending and not self._ended:
+            self._finish()
+
+    def _finish(self, status: int = Status.OK, text: str = "") -> None:
+        self._ended = True
+        self._slots.clear()
+        self._call.finish(status, text)
 
     def half_closed(self) -> None:
         self._ending = True

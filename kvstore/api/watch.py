@@ -45,10 +45,9 @@ class WatchService:
     def open(self, call: StreamCall) -> WatchStream:
         self._next_stream += 1
         stream = WatchStream(self, call, self._next_stream)
+        self._streams[self._next_stream] = stream
         if stream.needs_leader and not self.context.driver.leader_id:
-            call.finish(*status_of(errors.NoLeader()))
-        else:
-            self._streams[self._next_stream] = stream
+            stream.end(errors.NoLeader())
         return stream
 
     def closed(self, number: int) -> None:
@@ -100,17 +99,19 @@ class WatchStream:
         self._next_id = 0
         self._fragment_bytes = service.fragment_bytes
         self.needs_leader = call.metadata.get("hasleader") == "true"
+        self._ended = False  # by this side: what the client sends before it knows is not heard
         self.watches: dict[int, Watch] = {}
         self._by_watcher: dict[Watcher, Watch] = {}
 
     # From the client
 
     def message(self, data: bytes) -> None:
+        if self._ended:
+            return
         try:
             request = WatchRequest.FromString(data)
         except DecodeError as problem:
-            self._close()
-            self._call.finish(Status.INTERNAL, f"grpc: error unmarshalling request: {problem}")
+            self._finish(Status.INTERNAL, f"grpc: error unmarshalling request: {problem}")
             return
         kind = request.WhichOneof("request_union")
         if kind == "create_request":
@@ -221,8 +222,12 @@ class WatchStream:
                 self._send(watch.id, self._context.machine.revision, b"")
 
     def end(self, error: errors.StoreError) -> None:
+        self._finish(*status_of(error))
+
+    def _finish(self, status: int, text: str) -> None:
         self._close()
-        self._call.finish(*status_of(error))
+        self._ended = True
+        self._call.finish(status, text)
 
     def _send(self, watch_id: int, revision: int, tail: bytes) -> None:
         number = b"\x10" + varint(watch_id) if watch_id else b""

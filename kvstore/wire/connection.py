@@ -8,12 +8,13 @@ Invariants:
   1. Stream numbers are odd and grow; one that is not in `_streams` and not above `_last_stream` is closed.
   2. Every header block is decoded, of refused and closed streams too, or HPACK would fall out of step.
   3. Bytes on `output` were allowed by the connection's and the stream's window when they were put there.
-  4. A stream in `_blocked` has something to send and is waiting for a window or for the socket.
+  4. A stream in `_blocked` has something to send and is waiting for the connection's window or for the socket. One
+     that waits for its own window is not there: every step through `_blocked` sends something, or takes one off.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from struct import Struct
 
@@ -33,6 +34,7 @@ _REPLY_TAIL = Struct(f">HBBBI{len(OK_TRAILERS)}s")
 _HEADERS_SIZE, _TRAILERS_SIZE = len(REPLY_HEADERS), len(OK_TRAILERS)
 _PING_STRIKES_MAX = 2
 _WINDOW_UPDATE_AT = 1 << 20
+_STREAMS_PER_CONTROL = 100  # a change of the initial window costs one control frame for so many open streams
 
 
 class Connection:
@@ -56,12 +58,13 @@ class Connection:
         self._window = h2.DEFAULT_WINDOW
         self._stream_window = h2.DEFAULT_WINDOW
         self._frame_bytes = h2.MAX_FRAME_BYTES
-        self._blocked: dict[int, Stream] = {}
+        self._blocked: OrderedDict[int, Stream] = OrderedDict()  # taken from the front in constant time
         self._queued_bytes = 0
+        self._output_bytes = 0  # on `output`, without the small frames that take no part in its bound
         self._socket_full = False
         # Receiving
         self._received = 0
-        self._partial_bytes = 0
+        self._partial_bytes = 0  # in messages that are not complete, or complete and not yet the service's
         self._block: bytearray | None = None  # a header block waiting for its CONTINUATION frames
         self._block_stream = self._block_flags = 0
         # Pace
@@ -91,6 +94,12 @@ class Connection:
     def has_spoken(self) -> bool:
         """The client's preface has arrived."""
         return self._preface_seen
+
+    def take_output(self) -> list[bytes]:
+        """What is to be written, in order. It is the caller's from now on."""
+        output, self.output = self.output, []
+        self._output_bytes = 0
+        return output
 
     # Receiving
 
@@ -166,11 +175,11 @@ class Connection:
 
     def _open(self, number: int, flags: int, block: bytes) -> None:
         head = self._heads.read(block)
+        if not number & 1:
+            raise ConnectionFault(h2.PROTOCOL_ERROR, f"clients open odd streams, not {number}")
         if number <= self._last_stream:
             self._trailers_received(number, flags)
             return
-        if not number & 1:
-            raise ConnectionFault(h2.PROTOCOL_ERROR, f"clients open odd streams, not {number}")
         self._last_stream = number
         if self._closing or len(self._streams) >= self._limits.max_concurrent_streams:
             self._count_control()
@@ -211,7 +220,7 @@ class Connection:
     def _data(self, number: int, flags: int, payload: bytes) -> None:
         size = len(payload)
         self._received += size
-        if size > self._limits.connection_window_bytes:
+        if self._received > self._limits.connection_window_bytes:
             raise ConnectionFault(h2.FLOW_CONTROL_ERROR, "beyond the connection's window")
         if flags & h2.PADDED:
             payload = h2.unpadded(payload, flags)
@@ -249,8 +258,9 @@ class Connection:
                 self.finish(stream, Status.INTERNAL, "too many messages for a unary call")
                 return
             stream.message = message
-        if flags & h2.END_STREAM and not stream.cancelled:
-            self._end_of_requests(stream)
+            self._hold(len(message))
+        if not stream.cancelled:
+            self._data_taken(stream, flags)
 
     def _stream_data(self, stream: Stream, flags: int, payload: bytes) -> None:
         handler = stream.handler
@@ -259,8 +269,11 @@ class Connection:
             if stream.cancelled:
                 return
             handler.message(message)
-        if stream.cancelled or stream.number not in self._streams:
-            return
+        if not stream.cancelled:
+            self._data_taken(stream, flags)
+
+    def _data_taken(self, stream: Stream, flags: int) -> None:
+        """The stream has ended, or may go on: also a unary one, whose message may be larger than its window."""
         if flags & h2.END_STREAM:
             self._end_of_requests(stream)
         elif stream.open_bytes > self._limits.stream_window_bytes // 2:
@@ -276,15 +289,15 @@ class Connection:
         except MessageFault as problem:
             self._partial_bytes -= before
             stream.reader = None
-            if stream.handler is not None:
-                stream.handler.cancelled()
-            self.finish(stream, problem.status, problem.reason)
-            stream.cancelled = True
+            self._end(stream, problem.status, problem.reason)
             return []
-        self._partial_bytes += reader.partial_bytes - before
+        self._hold(reader.partial_bytes - before)
+        return found
+
+    def _hold(self, more: int) -> None:
+        self._partial_bytes += more
         if self._partial_bytes > self._limits.partial_bytes:
             raise ConnectionFault(h2.ENHANCE_YOUR_CALM, "too many unfinished messages")
-        return found
 
     def _end_of_requests(self, stream: Stream) -> None:
         stream.remote_closed = True
@@ -298,6 +311,7 @@ class Connection:
             method = stream.head.method
             assert isinstance(method, UnaryMethod), "stream methods have a handler"
             message, stream.message = stream.message, None
+            self._partial_bytes -= len(message)
             method.handler(stream, message)
 
     # Control frames
@@ -310,7 +324,7 @@ class Connection:
         elif kind == h2.RST_STREAM:
             self._reset(number, payload)
         elif kind == h2.PING:
-            self._ping(flags, payload)
+            self._ping(flags, number, payload)
         elif kind == h2.SETTINGS:
             self._settings(flags, number, payload)
         elif kind == h2.PUSH_PROMISE:
@@ -320,27 +334,37 @@ class Connection:
         else:
             self._count_control()  # PRIORITY, and kinds this version does not know
 
-    def _count_control(self) -> None:
-        if not self._controls.take(self._now):
+    def _count_control(self, cost: float = 1) -> None:
+        if not self._controls.take(self._now, cost):
             raise ConnectionFault(h2.ENHANCE_YOUR_CALM, "too many control frames")
 
     def _window_update(self, number: int, payload: bytes) -> None:
         if len(payload) != 4:
             raise ConnectionFault(h2.FRAME_SIZE_ERROR, "WINDOW_UPDATE is four bytes")
         more = h2.U32.unpack(payload)[0] & h2.WINDOW_MAX
+        if not more:
+            raise ConnectionFault(h2.PROTOCOL_ERROR, "window update of nothing")
         if not number:
             self._window += more
-            if not more or self._window > h2.WINDOW_MAX:
+            if self._window > h2.WINDOW_MAX:
                 raise ConnectionFault(h2.FLOW_CONTROL_ERROR, "window update out of range")
         else:
             stream = self._streams.get(number)
             if stream is None:
+                if number > self._last_stream:
+                    raise ConnectionFault(h2.PROTOCOL_ERROR, f"WINDOW_UPDATE on idle stream {number}")
                 return
-            stream.window += more
-            if not more or stream.window > h2.WINDOW_MAX:
-                raise ConnectionFault(h2.FLOW_CONTROL_ERROR, "window update out of range")
+            self._widen(stream, more)
         if self._blocked:
             self._unblock()
+
+    def _widen(self, stream: Stream, more: int) -> None:
+        """Changes what the client lets us send on a stream; more may be negative (RFC 9113 6.9.2)."""
+        stream.window += more
+        if stream.window > h2.WINDOW_MAX:
+            raise ConnectionFault(h2.FLOW_CONTROL_ERROR, "window update out of range")
+        if stream.pending and stream.window > 0:
+            self._blocked[stream.number] = stream
 
     def _reset(self, number: int, payload: bytes) -> None:
         if len(payload) != 4:
@@ -353,9 +377,11 @@ class Connection:
         if stream is not None:
             self._cancel(stream)
 
-    def _ping(self, flags: int, payload: bytes) -> None:
+    def _ping(self, flags: int, number: int, payload: bytes) -> None:
         if len(payload) != 8:
             raise ConnectionFault(h2.FRAME_SIZE_ERROR, "PING is eight bytes")
+        if number:
+            raise ConnectionFault(h2.PROTOCOL_ERROR, "PING on a stream")
         if flags & h2.ACK:
             return
         self._count_control()
@@ -367,22 +393,28 @@ class Connection:
         self.output.append(frame(h2.PING, h2.ACK, 0, payload))
 
     def _settings(self, flags: int, number: int, payload: bytes) -> None:
-        if number or len(payload) % 6 or (flags & h2.ACK and payload):
+        if number:
+            raise ConnectionFault(h2.PROTOCOL_ERROR, "SETTINGS on a stream")
+        if len(payload) % 6 or (flags & h2.ACK and payload):
             raise ConnectionFault(h2.FRAME_SIZE_ERROR, "malformed SETTINGS")
         if flags & h2.ACK:
             return
         self._count_control()
+        before = self._stream_window
         for setting, value in h2.SETTING.iter_unpack(payload):
             if setting == h2.INITIAL_WINDOW_SIZE:
                 if value > h2.WINDOW_MAX:
                     raise ConnectionFault(h2.FLOW_CONTROL_ERROR, "initial window out of range")
-                change, self._stream_window = value - self._stream_window, value
-                for stream in self._streams.values():
-                    stream.window += change
+                self._stream_window = value
             elif setting == h2.MAX_FRAME_SIZE:
                 if not h2.MAX_FRAME_BYTES <= value <= 0xFF_FFFF:
                     raise ConnectionFault(h2.PROTOCOL_ERROR, "frame size out of range")
                 self._frame_bytes = min(value, 1 << 20)
+        if self._stream_window != before:
+            # Once a frame, whatever it says how often, and paid for: it goes over every stream.
+            self._count_control(len(self._streams) / _STREAMS_PER_CONTROL)
+            for stream in self._streams.values():
+                self._widen(stream, self._stream_window - before)
         self.output.append(frame(h2.SETTINGS, h2.ACK, 0))
         if self._blocked:
             self._unblock()
@@ -393,15 +425,26 @@ class Connection:
         if not self.output and not self._receiving:
             self._on_output()
         self.output.append(data)
+        self._output_bytes += len(data)
+        if self._output_bytes > self._limits.queued_bytes:
+            self._overfill()
+
+    def _overfill(self) -> None:
+        """The peer has asked for more than it takes: nothing more is made for it, and the protocol ends it."""
+        self.is_overfull = self._closing = True
+        self.output.clear()
+        self._output_bytes = 0
+        self._on_output()
 
     def reply(self, stream: Stream, message: bytes) -> None:
-        """Ends a unary call with OK: three frames in one go where the windows allow it."""
+        """Ends a unary call with OK: three frames in one go where the windows allow it. A reply above the smallest
+        frame size goes the long way even where the peer takes larger frames: there its bytes are counted."""
         size = len(message) + PREFIX_BYTES
         number = stream.number
         if (
             size > self._window
             or size > stream.window
-            or size > self._frame_bytes
+            or size > h2.MAX_FRAME_BYTES
             or self._socket_full
             or self._blocked
         ):
@@ -445,10 +488,8 @@ class Connection:
         self._blocked[stream.number] = stream
         self._send_pending(stream)
         if self._queued_bytes > self._limits.queued_bytes:
-            self.is_overfull = True
-            self.output.clear()
+            self._overfill()
             self._abandon()
-            self._on_output()
 
     def finish(self, stream: Stream, status: int, message: str) -> None:
         """Ends a call with trailers, after what is still queued."""
@@ -475,13 +516,15 @@ class Connection:
             first = pending[0]
             room = min(self._window, stream.window, self._frame_bytes)
             if room <= 0:
+                if stream.window <= 0:
+                    self._blocked.pop(stream.number, None)  # _widen() brings it back
                 return False
             piece = first[:room]
             size = len(piece)
             if size == len(first):
                 pending.popleft()
             else:
-                pending[0] = first[room:]
+                pending[0] = memoryview(first)[room:]  # a copy of the rest for each frame would be quadratic
             self._window -= size
             stream.window -= size
             stream.pending_bytes -= size
@@ -493,13 +536,10 @@ class Connection:
         return True
 
     def _unblock(self) -> None:
-        """Goes round the waiting streams; one that is done comes off, and its handler may go on."""
-        for stream in list(self._blocked.values()):
-            if self._window <= 0 or self._socket_full:
-                return
-            if stream.cancelled:
-                self._blocked.pop(stream.number, None)
-            elif self._send_pending(stream):
+        """Goes on with the waiting streams, first come first served; one that is done may be given more."""
+        while self._blocked and self._window > 0 and not self._socket_full:
+            stream = next(iter(self._blocked.values()))
+            if self._send_pending(stream):
                 if stream.trailers is not None:
                     self._send_trailers(stream)
                 elif stream.handler is not None:
@@ -520,15 +560,29 @@ class Connection:
         if stream.reader is not None:
             self._partial_bytes -= stream.reader.partial_bytes
             stream.reader = None
+        if stream.message is not None:
+            self._partial_bytes -= len(stream.message)
+            stream.message = None
 
-    def _cancel(self, stream: Stream) -> None:
+    def _drop_pending(self, stream: Stream) -> None:
         if stream.pending:
             self._queued_bytes -= stream.pending_bytes
             stream.pending.clear()
             stream.pending_bytes = 0
         self._blocked.pop(stream.number, None)
+
+    def _end(self, stream: Stream, status: int, message: str) -> None:
+        """Ends a call from this side, ahead of what is queued. A service that has not finished it is told."""
+        is_known = stream.trailers is not None
+        self._drop_pending(stream)
+        self.finish(stream, status, message)
+        if stream.handler is not None and not is_known:
+            stream.handler.cancelled()
+
+    def _cancel(self, stream: Stream) -> None:
+        self._drop_pending(stream)
         self._forget(stream)
-        if stream.handler is not None:
+        if stream.handler is not None and stream.trailers is None:
             stream.handler.cancelled()
 
     def check_deadlines(self, now: float) -> None:
@@ -537,17 +591,10 @@ class Connection:
         self.next_deadline = None
         for stream in list(self._streams.values()):
             deadline = stream.deadline
-            if deadline is None:
+            if deadline is None or stream.cancelled:  # the end of one call may have been that of another
                 continue
             if deadline <= now:
-                if stream.pending:
-                    self._queued_bytes -= stream.pending_bytes
-                    stream.pending.clear()
-                    stream.pending_bytes = 0
-                    self._blocked.pop(stream.number, None)
-                self.finish(stream, Status.DEADLINE_EXCEEDED, "context deadline exceeded")
-                if stream.handler is not None:
-                    stream.handler.cancelled()
+                self._end(stream, Status.DEADLINE_EXCEEDED, "context deadline exceeded")
             elif self.next_deadline is None or deadline < self.next_deadline:
                 self.next_deadline = deadline
 
@@ -570,7 +617,8 @@ class Connection:
     def _abandon(self) -> None:
         self._closing = True
         for stream in list(self._streams.values()):
-            self._cancel(stream)
+            if not stream.cancelled:  # the end of one call may have been that of another
+                self._cancel(stream)
 
     def ping(self, payload: bytes) -> None:
         """The server's own keepalive."""

@@ -23,6 +23,9 @@ _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-
 
 REPLY_HEADERS = b"\x88\x0f\x10\x10application/grpc"  # :status 200 and the content type, neither indexed
 OK_TRAILERS = b"\x00\x0bgrpc-status\x010"
+_PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+_MESSAGE_BYTES_MAX = 4096
+_REMEMBERED_BYTES_MAX = 4096  # of a block: what clients repeat is smaller; a thousand large ones are memory
 
 
 class Head:
@@ -80,7 +83,7 @@ class HeadReader:
         after = (len(entries), entries[0] if entries else None, table.maxsize)
         if before[0] != after[0] or before[1] is not after[1] or before[2] != after[2]:
             self._seen.clear()
-        elif len(self._seen) < self._entries_max:
+        elif len(self._seen) < self._entries_max and len(block) <= _REMEMBERED_BYTES_MAX:
             self._seen[block] = head
         return head
 
@@ -153,9 +156,16 @@ def trailers(status: int, message: str) -> bytes:
     """grpc-status and, where there is one, grpc-message, percent-encoded as gRPC asks."""
     block = literal("grpc-status", str(int(status)))
     if message:
-        printable = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
-        block += literal("grpc-message", quote(message[:4096], safe=printable))
+        block += literal("grpc-message", _escaped(message))
     return block
+
+
+def _escaped(message: str) -> str:
+    """Percent-encoded, and then cut: one character becomes up to twelve, and the block must stay within a frame
+    and within the 8 KiB of headers that grpc-core takes. No escape is cut in two."""
+    escaped = quote(message[:_MESSAGE_BYTES_MAX], safe=_PRINTABLE)[:_MESSAGE_BYTES_MAX]
+    at = escaped.rfind("%", -2)
+    return escaped[:at] if at >= 0 else escaped
 
 
 def refusal(status: int, message: str) -> bytes:

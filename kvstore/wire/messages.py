@@ -67,6 +67,8 @@ class MessageReader:
             ) from None
         if len(plain) > self._max_bytes:
             raise _too_large(len(plain), self._max_bytes)
+        if not unpacker.eof:  # or a message cut short, its checksum not seen, would pass for a whole one
+            raise MessageFault(Status.INTERNAL, "grpc: failed to decompress the message: unexpected EOF")
         return plain
 
 

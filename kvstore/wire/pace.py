@@ -12,11 +12,11 @@ class Bucket:
         self._tokens = burst
         self._since = now
 
-    def take(self, now: float) -> bool:
-        """One event at `now` (seconds). False where it is one too many."""
+    def take(self, now: float, cost: float = 1) -> bool:
+        """One event at `now` (seconds), or one as dear as `cost`. False where it is one too many."""
         self._tokens = min(self._burst, self._tokens + (now - self._since) * self._rate)
         self._since = now
-        if self._tokens < 1:
+        if self._tokens < cost:
             return False
-        self._tokens -= 1
+        self._tokens -= cost
         return True

@@ -77,7 +77,7 @@ class WireProtocol(asyncio.Protocol):
             self._flush()
             self._end()
             return
-        if connection.output:
+        if connection.output or self._closing:  # a reset writes nothing, yet may be what closing waited for
             self._flush()
         deadline = connection.next_deadline
         if deadline is not None and (self._timer is None or deadline < self._timer_at):
@@ -147,8 +147,10 @@ class WireProtocol(asyncio.Protocol):
             transport.abort()
             return
         if connection.output:
-            output, connection.output = connection.output, []
-            transport.write(b"".join(output))
+            transport.write(b"".join(connection.take_output()))
+            if transport.get_write_buffer_size() > self._limits.queued_bytes:
+                transport.abort()  # it asks without reading; answers without DATA obey no window
+                return
         if self._closing and connection.is_idle:
             self._end()
 

@@ -54,7 +54,7 @@ class Stream:
         self.reader: MessageReader | None = None
         self.message: bytes | None = None  # a unary request that is complete, before END_STREAM
         self.handler: StreamHandler | None = None
-        self.pending: deque[bytes] | None = None  # framed messages that no window has taken yet
+        self.pending: deque[bytes | memoryview] | None = None  # framed messages that no window has taken yet
         self.pending_bytes = 0
         self.trailers: bytes | None = None  # to be sent after what is pending
 

@@ -34,6 +34,8 @@ def histories() -> tuple[History, ...]:
             cut_rate=0.0,
             one_way_rate=0.0,
             crash_rate=0.3,
+            torn_write_rate=0.0,
+            blackout_rate=0.0,
             stop_rate=0.0,
             pause_rate=0.0,
             disk_error_rate=0.0,

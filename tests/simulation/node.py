@@ -66,6 +66,9 @@ class Disk:
         for entry in ready.entries[:entry_count]:
             keep = entry.index - self.base_index - 1
             if keep < 0:
+                # It had replaced one that is gone with the log's beginning: as in kvstore/replication/wal_format.py
+                # the log begins right behind it.
+                self.begin_at(SnapshotMeta(entry.index, entry.term, membership.NOWHERE))
                 continue
             assert keep <= len(self.entries), f"entry {entry} leaves a gap after {len(self.entries)}"
             del self.entries[keep:]

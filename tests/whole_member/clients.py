@@ -288,7 +288,8 @@ class Session:
                 if clients.stopping:
                     break
                 if random.random() < 0.6:
-                    yield self.call(PutRequest(key=self.key(), value=clients.value(), lease=lease_id))
+                    key = random.choice((self.key(), b"/lease/%d" % random.randint(0, 5)))
+                    yield self.call(PutRequest(key=key, value=clients.value(), lease=lease_id))
                 if random.random() < 0.6:
                     keeping.renew()
                 yield self.sleep(random.uniform(0, ttl_s / 2))

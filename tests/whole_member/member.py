@@ -70,11 +70,14 @@ class SimulatedDriver(Driver):
 class DelayedLog:
     """The log's writer without its thread: what is queued is flushed after a delay, and sealed after rest."""
 
-    def __init__(self, writer: WalWriter, life: Life, delay: Callable[[], float]) -> None:
+    def __init__(
+        self, writer: WalWriter, life: Life, *, delay: Callable[[], float], power_cut: Callable[[], None]
+    ) -> None:
+        """power_cut: the disk's power failed in the middle of a write."""
         self.writer = writer
-        self.last_index = 0  # of what was submitted
         self._life = life
         self._delay = delay
+        self._power_cut = power_cut
         self._armed = False
         self._idle_at = 0.0
 
@@ -100,13 +103,20 @@ class DelayedLog:
 
     def _flush(self) -> None:
         self._armed = False
-        self.writer.flush()
+        try:
+            self.writer.flush()
+        except PowerCut:
+            self._power_cut()
+            return
         self._idle_at = self._life.world.now + IDLE_S
         self._life.later(IDLE_S, self._idle)
 
     def _idle(self) -> None:
         if self._life.world.now >= self._idle_at and not self._armed:
-            self.writer.idle()
+            try:
+                self.writer.idle()
+            except PowerCut:
+                self._power_cut()
 
 
 class SimulatedMember:
@@ -150,10 +160,9 @@ class SimulatedMember:
         assert self.life is None, f"n{self.id} runs already"
         try:
             self._start()
-        except WalFailed as problem:
+        except (WalFailed, PowerCut) as problem:
             self.world.tell(f"n{self.id} does not start: {problem}")
-            self.disk.crash(self.random)
-            self.storage.lose_power()
+            self._power_off()
             self.gone(self)
 
     def _start(self) -> None:
@@ -207,7 +216,7 @@ class SimulatedMember:
         self._driver = SimulatedDriver(
             node,
             self.recorder.watched(self.id, self.machine),
-            DelayedLog(self._wal_writer, life, self._disk_delay),
+            DelayedLog(self._wal_writer, life, delay=self._disk_delay, power_cut=self._power_cut),
             self._transport,
             member_id=self.id,
             incarnation=start.incarnation,
@@ -399,29 +408,42 @@ class SimulatedMember:
         """The power fails, perhaps in the middle of a write of the log."""
         if self.life is None:
             return
-        self.world.tell(f"n{self.id} loses power")
-        random = self.random
-        if random.random() < 0.5:
-            self.disk.crash_at = self.disk.steps + random.randint(1, 3)
-            self._end()
+        self._end()
+        if self.random.random() < 0.5:
+            self.disk.crash_at = self.disk.steps + self.random.randint(1, 3)
             with contextlib.suppress(PowerCut, WalError):
                 self._wal_writer.flush()
-        else:
+        self._power_off()
+
+    def crash_at_next_write(self) -> None:
+        """The power fails while the log is written next."""
+        if self.life is not None:
+            self.disk.crash_at = self.disk.steps + self.random.randint(1, 4)
+
+    def _power_cut(self) -> None:
+        if self.life is not None:
             self._end()
-        self.disk.crash(random, random.choice(("none", "all", "prefix", "random", "random")))
+            self._power_off()
+
+    def _power_off(self) -> None:
+        self.world.tell(f"n{self.id} loses power")
+        self.disk.crash(self.random, self.random.choice(("none", "all", "prefix", "random", "random")))
         self.storage.lose_power()
 
     def stop(self) -> None:
-        """As told to: everything is written out."""
+        """As told to: everything is written out. An error of the disk goes to nobody, who hears no more."""
         if self.life is None:
             return
         self.world.tell(f"n{self.id} stops")
         self.driver.stop()
         self._end()
-        self._wal_writer.close()  # an error of the disk goes to on_failure, which this life hears no more
+        try:
+            self._wal_writer.close()
+        except PowerCut:
+            self._power_off()
+            return
         if self._wal_writer.failed:
-            self.disk.crash(self.random)
-            self.storage.lose_power()
+            self._power_off()
         else:
             self.machine.flush_and_close()
 

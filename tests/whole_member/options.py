@@ -21,6 +21,8 @@ class Options:
     one_way_rate: float
     # members
     crash_rate: float
+    torn_write_rate: float
+    blackout_rate: float  # all members at once
     stop_rate: float
     pause_rate: float
     pause_s: float
@@ -66,6 +68,8 @@ class Options:
             cut_rate=sometimes(1.0),
             one_way_rate=sometimes(1.0, 0.4),
             crash_rate=sometimes(2.0, 0.6),
+            torn_write_rate=sometimes(1.5, 0.4),
+            blackout_rate=sometimes(0.5, 0.3),
             stop_rate=sometimes(0.7, 0.3),
             pause_rate=sometimes(1.0),
             pause_s=random.choice((0.2, 1.0, 3.0)),
@@ -77,8 +81,8 @@ class Options:
             transfer_rate=sometimes(0.5, 0.3),
             down_s=random.choice((0.1, 0.5, 1.5)),
             segment_bytes=random.choice((4 << 10, 16 << 10)),
-            trim_commands=random.choice((5, 30, 10_000)),
-            tail_commands=random.choice((0, 5, 30)),
+            trim_commands=random.choice((0, 5, 30, 10_000)),
+            tail_commands=random.choice((0, 0, 5, 30)),
             apply_bytes=random.choice((200, 2 << 20)),
             slice_revisions=random.choice((1, 3, 20, 1000)),
             compaction_slice=random.choice((2, 10, 200)),

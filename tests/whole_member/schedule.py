@@ -147,6 +147,8 @@ class Schedule:
         options = self.options
         faults: list[tuple[float, Callable[[SimulatedMember], None]]] = [
             (options.crash_rate, self._crash),
+            (options.torn_write_rate, self._tear),
+            (options.blackout_rate, self._black_out),
             (options.stop_rate, self._stop),
             (options.pause_rate, self._pause),
             (options.cut_rate, self._partition),
@@ -176,6 +178,15 @@ class Schedule:
         if member.life is not None:
             self.counts["crashes"] += 1
             member.crash()
+
+    def _black_out(self, member: SimulatedMember) -> None:
+        for each in self.members.values():
+            self._crash(each)
+
+    def _tear(self, member: SimulatedMember) -> None:
+        if member.life is not None:
+            self.counts["crashes"] += 1
+            member.crash_at_next_write()
 
     def _stop(self, member: SimulatedMember) -> None:
         if member.life is not None:
@@ -228,6 +239,7 @@ class Schedule:
         for member in self.members.values():
             member.slow_until = 0.0
             member.disk.fail_at.clear()
+            member.disk.crash_at = None
             if member.life is None:
                 member.start()
             else:

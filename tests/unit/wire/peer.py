@@ -34,6 +34,8 @@ class Chat:
     def __init__(self, call: StreamCall, ends: list[str]) -> None:
         self.call = call
         self.ends = ends
+        self.on_cancel: Callable[[], None] = lambda: None
+        self.on_drain: Callable[[], object] = lambda: None
 
     def message(self, data: bytes) -> None:
         self.call.send(data)
@@ -44,9 +46,11 @@ class Chat:
 
     def cancelled(self) -> None:
         self.ends.append("cancelled")
+        self.on_cancel()
 
     def drained(self) -> None:
         self.ends.append("drained")
+        self.on_drain()
 
 
 @dataclass
@@ -76,15 +80,18 @@ class Peer:
         self.service = Service()
         self.now = 100.0
         self.encoder, self.decoder = Encoder(), Decoder()
+        self.outputs = 0  # how often the connection asked to be written
         self.connection = Connection(
-            self.service.methods(), limits or Limits(), now=self.now, on_output=lambda: None
+            self.service.methods(), limits or Limits(), now=self.now, on_output=self._has_output
         )
-        self._buffer = b""
         self.received: list[Frame] = []
         self.greeting = self.take()
         if greet:
             self.feed(h2.PREFACE + h2.frame(h2.SETTINGS, 0, 0))
             self.take()
+
+    def _has_output(self) -> None:
+        self.outputs += 1
 
     def feed(self, data: bytes) -> None:
         self.connection.receive(data, self.now)
@@ -117,16 +124,14 @@ class Peer:
 
     def take(self) -> list[Frame]:
         """The frames written since the last call."""
-        data = self._buffer + b"".join(self.connection.output)
-        self.connection.output.clear()
-        frames = []
-        while len(data) >= h2.FRAME_BYTES:
-            high, low, kind, flags, stream = h2.FRAME.unpack_from(data)
-            end = h2.FRAME_BYTES + (high << 8 | low)
-            assert len(data) >= end, "the connection writes whole frames"
-            frames.append(Frame(kind, flags, stream, data[h2.FRAME_BYTES : end]))
-            data = data[end:]
-        assert not data, "and nothing but frames"
+        data = b"".join(self.connection.take_output())
+        frames, at = [], 0
+        while len(data) - at >= h2.FRAME_BYTES:
+            high, low, kind, flags, stream = h2.FRAME.unpack_from(data, at)
+            begin, at = at + h2.FRAME_BYTES, at + h2.FRAME_BYTES + (high << 8 | low)
+            assert len(data) >= at, "the connection writes whole frames"
+            frames.append(Frame(kind, flags, stream, data[begin:at]))
+        assert at == len(data), "and nothing but frames"
         self.received += frames
         return frames
 
@@ -135,17 +140,15 @@ class Peer:
 
     def replies(self) -> dict[int, tuple[bytes, dict[str, str]]]:
         """By stream: the DATA, and headers and trailers in one, of what was written since the last call."""
-        found: dict[int, tuple[bytes, dict[str, str]]] = {}
+        found: dict[int, tuple[list[bytes], dict[str, str]]] = {}
         for frame in self.take():
-            data, headers = found.get(frame.stream, (b"", {}))
-            if frame.kind == h2.DATA:
-                data += frame.payload
-            elif frame.kind == h2.HEADERS:
-                headers |= self.headers_of(frame)
-            else:
-                continue
-            found[frame.stream] = data, headers
-        return found
+            if frame.kind in (h2.DATA, h2.HEADERS):
+                data, headers = found.setdefault(frame.stream, ([], {}))
+                if frame.kind == h2.DATA:
+                    data.append(frame.payload)
+                else:
+                    headers |= self.headers_of(frame)
+        return {stream: (b"".join(data), headers) for stream, (data, headers) in found.items()}
 
 
 Action = Callable[[Peer], None]

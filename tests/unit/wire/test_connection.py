@@ -1,17 +1,15 @@
-"""kvstore/wire/connection.py: calls, windows, ends, and every rule of RFC 9113 it holds its peer to."""
+"""kvstore/wire/connection.py: calls, windows, ends. Its rules are in test_rules.py, its bounds in test_costs.py."""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable
+import gzip
 
 import pytest
 
 from kvstore.rpc import Status
 from kvstore.wire import frames as h2
-from kvstore.wire.frames import ConnectionFault
 from kvstore.wire.limits import Limits
-from tests.unit.wire.peer import CHAT, ECHO, HOLD, Action, Frame, Peer, framed
+from tests.unit.wire.peer import CHAT, ECHO, HOLD, Frame, Peer, framed
 
 
 def settings_of(frame: Frame) -> dict[int, int]:
@@ -102,37 +100,52 @@ def test_failures_are_trailers_with_percent_encoding() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "extra", "status"),
+    ("path", "extra", "status", "message"),
     [
-        ("/test.Test/Nothing", {}, "12"),
-        (ECHO, {"grpc_encoding": "zstd"}, "12"),
-        (ECHO, {"grpc_timeout": "soon"}, None),
+        ("/test.Test/Nothing", {}, "12", "unknown method Nothing for service test.Test"),
+        ("/other.Test/Echo", {}, "12", "unknown service other.Test"),
+        ("nothing", {}, "12", 'malformed method name: "nothing"'),
+        (ECHO, {"grpc_encoding": "zstd"}, "12", "Decompressor is not installed"),
+        (ECHO, {"grpc_timeout": "soon"}, "13", "malformed grpc-timeout"),
     ],
 )
-def test_refused_before_the_service_sees_it(path: str, extra: dict[str, str], status: str | None) -> None:
+def test_refused_before_the_service_sees_it(
+    path: str, extra: dict[str, str], status: str, message: str
+) -> None:
     peer = Peer()
-    peer.call(1, b"x", path, **extra)
-    data, headers = peer.replies()[1]
-    assert (data == b"" and headers.get("grpc-status") == status) or status is None
+    peer.open(1, path, **extra)
+    head, end = peer.take()
+    headers = peer.headers_of(head)
+    assert head.flags == h2.END_HEADERS | h2.END_STREAM  # trailers only
+    assert (headers["grpc-status"], headers[":status"]) == (status, "200")
+    assert message in headers["grpc-message"]
+    assert end == Frame(h2.RST_STREAM, 0, 1, h2.U32.pack(h2.NO_ERROR))  # the client need not send the rest
+    peer.send(h2.DATA, h2.END_STREAM, 1, framed(b"x"))  # but it may have been under way
     peer.call(3, b"y")
     assert peer.replies()[3][0] == framed(b"y")  # the connection goes on
+    peer.send(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, 5, peer.head(path, **extra))
+    assert len(peer.take()) == 1  # nothing more would come: nothing to reset
 
 
 def test_gzip_and_what_claims_to_be() -> None:
-    peer = Peer(Limits(max_message_bytes=1000))
-    packer = zlib.compressobj(wbits=31)
-    packed = packer.compress(b"z" * 900) + packer.flush()
-    peer.open(1, ECHO, grpc_encoding="gzip")
-    peer.send(h2.DATA, h2.END_STREAM, 1, framed(packed, 1))
-    assert peer.replies()[1][0] == framed(b"z" * 900)
-    packer = zlib.compressobj(wbits=31)
-    bomb = packer.compress(b"z" * 10_000_000) + packer.flush()
-    peer.open(3, ECHO, grpc_encoding="gzip")
-    peer.send(h2.DATA, h2.END_STREAM, 3, framed(bomb[:900] if len(bomb) > 900 else bomb, 1))
-    assert peer.replies()[3][1]["grpc-status"] in ("8", "13")
-    peer.open(5)
-    peer.send(h2.DATA, h2.END_STREAM, 5, framed(b"x", 1))
-    assert peer.replies()[5][1]["grpc-status"] == "13"
+    peer = Peer(Limits(max_message_bytes=20_000))
+    for number, (data, compressed, status) in enumerate(
+        [
+            (gzip.compress(b"z" * 900), 1, "0"),
+            (b"z" * 900, 0, "0"),  # the encoding is an offer: each message says for itself
+            (gzip.compress(b"z" * 10_000_000), 1, "8"),  # 10 MB out of 10 KB
+            (b"not gzip", 1, "13"),
+            (gzip.compress(b"z" * 900)[:-1], 1, "13"),
+        ]
+    ):
+        peer.open(2 * number + 1, ECHO, grpc_encoding="gzip")
+        peer.send(h2.DATA, h2.END_STREAM, 2 * number + 1, framed(data, compressed))
+        reply, headers = peer.replies()[2 * number + 1]
+        assert headers["grpc-status"] == status
+        assert reply == (framed(b"z" * 900) if status == "0" else b"")
+    peer.open(11)
+    peer.send(h2.DATA, h2.END_STREAM, 11, framed(b"x", 1))
+    assert peer.replies()[11][1]["grpc-status"] == "13"  # compressed without an encoding
 
 
 @pytest.mark.parametrize(
@@ -220,6 +233,72 @@ def test_what_is_read_is_given_back_as_window() -> None:
     assert total - 605 - given <= 500
 
 
+def test_a_unary_request_may_be_larger_than_the_streams_window() -> None:
+    """--max-request-bytes may be set above it: the window must go on while the message comes in."""
+    peer = Peer(Limits(stream_window_bytes=100_000, max_message_bytes=1_000_000))
+    peer.open(1)
+    data, window = framed(b"u" * 700_000), 100_000
+    while data:
+        piece, data = data[: min(window, h2.MAX_FRAME_BYTES)], data[min(window, h2.MAX_FRAME_BYTES) :]
+        assert piece, "the window was never opened again"
+        peer.send(h2.DATA, 0 if data else h2.END_STREAM, 1, piece)
+        window -= len(piece)
+        if data:
+            updates = [frame for frame in peer.take() if frame.kind == h2.WINDOW_UPDATE and frame.stream == 1]
+            window += sum(h2.U32.unpack(frame.payload)[0] for frame in updates)
+    peer.connection.check_deadlines(peer.now)
+    assert len(peer.replies()[1][0]) == h2.DEFAULT_WINDOW  # all the connection's window lets out
+
+
+def test_a_connections_window_is_given_back_by_the_mebibyte() -> None:
+    """Padding, and DATA of streams that are closed by now, use it up as well."""
+    peer = Peer()
+    peer.call(1, b"closed by its answer")
+    peer.take()
+    for _ in range(150):
+        peer.send(h2.DATA, h2.PADDED, 1, b"\xff" + b"d" * 9_999)
+    update = Frame(h2.WINDOW_UPDATE, 0, 0, h2.U32.pack(25 + 105 * 10_000))
+    assert peer.take() == [update]
+
+
+def test_frames_grow_with_what_the_peer_allows() -> None:
+    peer = Peer()
+    settings = h2.SETTING.pack(h2.INITIAL_WINDOW_SIZE, 1 << 20) + h2.SETTING.pack(h2.MAX_FRAME_SIZE, 20_000)
+    peer.send(h2.SETTINGS, 0, 0, settings)
+    peer.call(1, b"x" * 50_000)
+    sizes = [len(frame.payload) for frame in peer.take() if frame.kind == h2.DATA]
+    assert sizes == [20_000, 20_000, 10_005]
+
+
+def test_streams_share_the_connections_window_in_the_order_they_came() -> None:
+    peer = Peer()
+    peer.send(h2.SETTINGS, 0, 0, h2.SETTING.pack(h2.INITIAL_WINDOW_SIZE, 1 << 20))
+    for number in (1, 3, 5):
+        peer.call(number, b"%d" % number * 60_000)
+    first = peer.replies()
+    assert (len(first[1][0]), len(first[3][0])) == (60_005, h2.DEFAULT_WINDOW - 60_005)
+    assert first[5][0] == b"" if 5 in first else True
+    peer.send(h2.WINDOW_UPDATE, 0, 0, h2.U32.pack(60_000))
+    second = peer.replies()
+    assert len(first[3][0]) + len(second[3][0]) == 60_005 and second[3][1]["grpc-status"] == "0"
+    assert len(second[5][0]) == 60_000 - len(second[3][0])
+    peer.send(h2.WINDOW_UPDATE, 0, 0, h2.U32.pack(60_000))
+    assert peer.replies()[5][1]["grpc-status"] == "0"
+
+
+def test_a_stream_that_waits_for_its_own_window_goes_on_when_settings_widen_it() -> None:
+    peer = Peer()
+    peer.send(h2.SETTINGS, 0, 0, h2.SETTING.pack(h2.INITIAL_WINDOW_SIZE, 0))
+    peer.call(1, b"a" * 100)
+    peer.call(3, b"b" * 100)
+    assert all(data == b"" for data, _ in peer.replies().values())
+    peer.send(h2.SETTINGS, 0, 0, h2.SETTING.pack(h2.INITIAL_WINDOW_SIZE, 50))
+    assert {number: len(data) for number, (data, _) in peer.replies().items() if number} == {1: 50, 3: 50}
+    peer.send(h2.SETTINGS, 0, 0, h2.SETTING.pack(h2.INITIAL_WINDOW_SIZE, 105))
+    replies = peer.replies()
+    assert [replies[number][1]["grpc-status"] for number in (1, 3)] == ["0", "0"]
+
+
 def test_a_full_socket_stops_streams() -> None:
     peer = Peer()
     peer.open(1, CHAT)
@@ -228,6 +307,32 @@ def test_a_full_socket_stops_streams() -> None:
     assert all(frame.kind != h2.DATA for frame in peer.take())
     peer.connection.socket_ready()
     assert [frame.payload for frame in peer.take() if frame.kind == h2.DATA] == [framed(b"s")]
+    assert peer.service.ends == ["drained"]
+
+
+def test_a_full_socket_stops_unary_replies_and_keeps_their_order() -> None:
+    peer = Peer()
+    peer.connection.socket_full()
+    for number in (1, 3, 5):
+        peer.call(number, b"%d" % number)
+    assert peer.replies()[1][0] == b""
+    peer.connection.socket_ready()
+    assert [frame.stream for frame in peer.take() if frame.kind == h2.DATA] == [1, 3, 5]
+    assert peer.connection.is_idle
+
+
+def test_output_outside_receive_is_announced_once_a_turn() -> None:
+    """Within receive() the protocol looks for itself."""
+    peer = Peer()
+    for number in (1, 3, 5):
+        peer.call(number, b"x", HOLD)
+    assert peer.outputs == 0
+    for call, _ in peer.service.held[:2]:
+        call.reply(b"y")
+    assert peer.outputs == 1
+    peer.take()
+    peer.service.held[2][0].fail(Status.ABORTED, "")
+    assert peer.outputs == 2
 
 
 # Ends
@@ -274,6 +379,27 @@ def test_deadlines() -> None:
     assert peer.service.held[0][0].cancelled
 
 
+def test_the_next_deadline_is_the_earliest_that_is_left() -> None:
+    peer = Peer()
+    for number, seconds in enumerate((3, 1, 4, 2, 5)):
+        peer.call(2 * number + 1, b"", HOLD, grpc_timeout=f"{seconds}S")
+    for seconds in (1, 2, 3):
+        assert peer.connection.next_deadline == peer.now + seconds
+        peer.connection.check_deadlines(peer.now + seconds)
+        peer.take()
+    peer.connection.check_deadlines(peer.now + 9)
+    assert peer.connection.next_deadline is None
+    assert peer.connection.is_idle
+
+
+def test_a_timeout_of_nothing_is_over_at_the_next_look() -> None:
+    peer = Peer()
+    peer.call(1, b"", HOLD, grpc_timeout="0S")
+    assert peer.connection.next_deadline == peer.now
+    peer.connection.check_deadlines(peer.now)
+    assert peer.replies()[1][1]["grpc-status"] == "4"
+
+
 def test_closing_lets_calls_finish_and_takes_no_new_ones() -> None:
     peer = Peer()
     peer.call(1, b"x", HOLD)
@@ -295,3 +421,153 @@ def test_more_streams_than_allowed_are_refused() -> None:
     peer.service.held[0][0].reply(b"")
     peer.call(7, b"x", HOLD)
     assert len(peer.service.held) == 3
+
+
+def test_a_fault_within_a_message_ends_a_stream_that_waits_for_its_window() -> None:
+    """What is queued goes, the status arrives, and nothing of the stream stays behind."""
+    peer = Peer()
+    peer.send(h2.SETTINGS, 0, 0, h2.SETTING.pack(h2.INITIAL_WINDOW_SIZE, 10))
+    peer.open(1, CHAT)
+    peer.send(h2.DATA, 0, 1, framed(b"q" * 300))
+    peer.take()
+    peer.send(h2.DATA, 0, 1, b"\0\xff\xff\xff\xff")
+    assert peer.replies()[1][1]["grpc-status"] == "8"
+    assert peer.service.ends == ["cancelled"]
+    assert peer.service.chats[0].call.buffered_bytes == 0
+    assert peer.connection.is_idle
+
+
+def test_a_deadline_ends_a_stream_that_waits_for_its_window() -> None:
+    peer = Peer()
+    peer.send(h2.SETTINGS, 0, 0, h2.SETTING.pack(h2.INITIAL_WINDOW_SIZE, 10))
+    peer.open(1, CHAT, grpc_timeout="1S")
+    peer.send(h2.DATA, 0, 1, framed(b"q" * 300))
+    peer.take()
+    peer.connection.check_deadlines(peer.now + 1)
+    trailers, reset = peer.take()
+    assert peer.headers_of(trailers)["grpc-status"] == "4"
+    assert reset == Frame(h2.RST_STREAM, 0, 1, h2.U32.pack(h2.NO_ERROR))
+    assert (peer.service.ends, peer.connection.is_idle) == (["cancelled"], True)
+
+
+def test_a_reply_that_waits_is_overtaken_by_its_deadline() -> None:
+    peer = Peer()
+    peer.send(h2.SETTINGS, 0, 0, h2.SETTING.pack(h2.INITIAL_WINDOW_SIZE, 10))
+    peer.call(1, b"r" * 100, grpc_timeout="1S")
+    peer.take()
+    peer.connection.check_deadlines(peer.now + 1)
+    assert peer.replies()[1][1]["grpc-status"] == "4"
+    peer.send(h2.WINDOW_UPDATE, 0, 1, h2.U32.pack(1000))
+    assert peer.take() == []
+    assert peer.connection.is_idle
+
+
+@pytest.mark.parametrize("end", ["reset", "deadline", "lost", "fault"])
+def test_a_service_that_has_finished_is_not_told_of_the_end(end: str) -> None:
+    """Its trailers wait behind a window. rpc.StreamHandler: cancelled() does not follow finish()."""
+    peer = Peer()
+    peer.send(h2.SETTINGS, 0, 0, h2.SETTING.pack(h2.INITIAL_WINDOW_SIZE, 10))
+    peer.open(1, CHAT, grpc_timeout="1S")
+    peer.send(h2.DATA, 0, 1, framed(b"q" * 300))
+    peer.service.chats[0].call.finish()
+    if end == "reset":
+        peer.send(h2.RST_STREAM, 0, 1, h2.U32.pack(h2.CANCEL))
+    elif end == "deadline":
+        peer.connection.check_deadlines(peer.now + 1)
+    elif end == "lost":
+        peer.connection.lost()
+    else:
+        peer.send(h2.DATA, 0, 1, b"\0\xff\xff\xff\xff")
+    assert peer.service.ends == []
+    assert peer.connection.is_idle
+
+
+@pytest.mark.parametrize("end", ["deadline", "lost"])
+def test_streams_whose_ends_end_each_other_end_once(end: str) -> None:
+    """A service may hold several calls of one connection and finish them together."""
+    peer = Peer()
+    for number in (1, 3):
+        peer.open(number, CHAT, grpc_timeout="1S")
+    first, second = peer.service.chats
+    first.on_cancel = second.call.finish
+    second.on_cancel = first.call.finish
+    if end == "deadline":
+        peer.connection.check_deadlines(peer.now + 1)
+    else:
+        peer.connection.lost()
+    trailers = [frame.stream for frame in peer.take() if frame.kind == h2.HEADERS]
+    assert len(trailers) == len(set(trailers))
+    assert peer.service.ends == ["cancelled"]
+    assert peer.connection.is_idle
+
+
+def test_a_bound_hit_while_a_connection_ends_cancels_nobody_twice() -> None:
+    """The first call's end makes a third one send more than may wait."""
+    peer = Peer(Limits(queued_bytes=1000))
+    peer.send(h2.SETTINGS, 0, 0, h2.SETTING.pack(h2.INITIAL_WINDOW_SIZE, 0))
+    for number in (1, 3, 5):
+        peer.open(number, CHAT)
+    chats = peer.service.chats
+    chats[0].on_cancel = lambda: chats[2].call.send(b"x" * 2000)
+    peer.connection.lost()
+    assert peer.service.ends == ["cancelled"] * 3
+    assert peer.connection.is_idle
+
+
+def test_a_lost_connection_cancels_every_call_once() -> None:
+    peer = Peer()
+    peer.open(1, CHAT)
+    peer.call(3, b"x", HOLD)
+    peer.connection.lost()
+    peer.connection.lost()
+    assert peer.service.ends == ["cancelled"]
+    assert peer.service.held[0][0].cancelled
+    peer.service.held[0][0].fail(Status.UNAVAILABLE, "late")
+    assert peer.take() == []
+
+
+def test_requests_end_with_trailers_too() -> None:
+    """8.1: a second header block with END_STREAM, as some clients send it."""
+    peer = Peer()
+    peer.open(1)
+    peer.send(h2.DATA, 0, 1, framed(b"x"))
+    peer.send(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, 1, peer.encoder.encode([("note", "last")]))
+    assert peer.replies()[1][0] == framed(b"x")
+
+
+def test_a_unary_call_whose_head_is_its_end() -> None:
+    peer = Peer()
+    whole = h2.END_HEADERS | h2.END_STREAM
+    peer.send(h2.HEADERS, whole, 1, peer.head(ECHO))
+    assert peer.replies()[1][1]["grpc-status"] == "13"
+    peer.send(h2.HEADERS, whole, 3, peer.head(CHAT))
+    assert peer.service.ends == ["half closed"]
+    assert peer.replies()[3][1]["grpc-status"] == "0"
+
+
+def test_a_client_that_says_goodbye_gets_its_answers_and_no_more_streams() -> None:
+    peer = Peer()
+    peer.call(1, b"x", HOLD)
+    peer.send(h2.GOAWAY, 0, 0, h2.U32.pack(0) + h2.U32.pack(h2.NO_ERROR))
+    peer.call(3, b"y")
+    assert peer.take() == [Frame(h2.RST_STREAM, 0, 3, h2.U32.pack(h2.REFUSED_STREAM))]
+    peer.service.held[0][0].reply(b"done")
+    assert peer.replies()[1][0] == framed(b"done")
+
+
+def test_refused_streams_keep_hpack_in_step() -> None:
+    """Their blocks change the table like any other's (4.3)."""
+    peer = Peer(Limits(max_concurrent_streams=1))
+    peer.call(1, b"x", HOLD)
+    peer.call(3, b"x", HOLD, note="fresh")  # refused, and "note" is in the table now
+    peer.service.held[0][0].reply(b"")
+    peer.call(5, b"x", HOLD, note="fresh")
+    assert peer.service.held[1][0].metadata["note"] == "fresh"
+
+
+def test_the_servers_own_ping() -> None:
+    peer = Peer()
+    peer.connection.ping(b"12345678")
+    assert peer.take() == [Frame(h2.PING, 0, 0, b"12345678")]
+    peer.send(h2.PING, h2.ACK, 0, b"12345678")
+    assert peer.take() == []

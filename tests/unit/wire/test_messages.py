@@ -1,7 +1,8 @@
-"""gRPC's message framing, and the token bucket."""
+"""kvstore/wire/messages.py: messages out of DATA, whole however they arrive."""
 
 from __future__ import annotations
 
+import gzip
 from itertools import pairwise
 
 import pytest
@@ -10,7 +11,6 @@ from hypothesis import strategies as st
 
 from kvstore.rpc import Status
 from kvstore.wire.messages import MessageFault, MessageReader
-from kvstore.wire.pace import Bucket
 from tests.unit.wire.peer import framed
 
 
@@ -31,8 +31,45 @@ def test_a_message_that_claims_too_much_is_refused_before_it_arrives() -> None:
     assert fault.value.status == Status.RESOURCE_EXHAUSTED
 
 
-def test_a_bucket_allows_bursts_and_a_rate() -> None:
-    bucket = Bucket(per_s=10, burst=3, now=0.0)
-    assert [bucket.take(0.0) for _ in range(4)] == [True, True, True, False]
-    assert [bucket.take(0.1), bucket.take(0.1)] == [True, False]
-    assert [bucket.take(100.0) for _ in range(4)] == [True, True, True, False]
+@pytest.mark.parametrize("cut", range(len(framed(b"first")) + len(framed(b""))))
+def test_a_cut_anywhere_keeps_the_rest_for_later(cut: int) -> None:
+    reader = MessageReader(100, b"identity")
+    data = framed(b"first") + framed(b"")
+    before = reader.feed(data[:cut])
+    assert before == ([b"first"] if cut >= 10 else [])
+    assert reader.partial_bytes == cut - 10 * len(before)
+    assert before + reader.feed(data[cut:]) == [b"first", b""]
+    assert reader.partial_bytes == 0
+
+
+def test_the_limit_itself_is_allowed_packed_or_not() -> None:
+    reader = MessageReader(100, b"gzip")
+    assert reader.feed(framed(b"x" * 100) + framed(gzip.compress(b"y" * 100), 1)) == [b"x" * 100, b"y" * 100]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "data", "status", "reason"),
+    [
+        (b"identity", b"x", Status.INTERNAL, "compressed flag set with identity"),
+        (b"gzip", b"", Status.INTERNAL, "unexpected EOF"),
+        (b"gzip", b"not gzip at all", Status.INTERNAL, "failed to decompress"),
+        (
+            b"gzip",
+            gzip.compress(b"x" * 50)[:-9],
+            Status.INTERNAL,
+            "unexpected EOF",
+        ),  # its data, not its checksum
+        (b"gzip", gzip.compress(b"x" * 50)[:-8] + b"\0" * 8, Status.INTERNAL, "incorrect data check"),
+        (b"gzip", gzip.compress(b"x" * 101), Status.RESOURCE_EXHAUSTED, r"larger than max \(101 vs. 100\)"),
+        (
+            b"gzip",
+            gzip.compress(b"x" * 40_000),
+            Status.RESOURCE_EXHAUSTED,
+            r"larger than max \(101 vs. 100\)",
+        ),
+    ],
+)
+def test_compressed_messages_that_fail(encoding: bytes, data: bytes, status: Status, reason: str) -> None:
+    with pytest.raises(MessageFault, match=reason) as fault:
+        MessageReader(100, encoding).feed(framed(data, 1))
+    assert fault.value.status == status

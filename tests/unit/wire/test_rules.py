@@ -27,7 +27,7 @@ def headers_twice(peer: Peer) -> None:
 
 def headers_after_the_end(peer: Peer) -> None:
     peer.call(1, b"x", HOLD)
-    peer.open(1, HOLD, h2.END_STREAM)
+    peer.send(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, 1, peer.head(HOLD))
 
 
 def data_after_the_end(peer: Peer) -> None:
@@ -41,10 +41,17 @@ def data_beyond_the_window(peer: Peer) -> None:
 
 
 def padding_beyond_the_window(peer: Peer) -> None:
-    """Padding counts against the window (6.9.1): what arrives is 1,001 bytes, though the message has only 5."""
+    """Padding counts: 1,101 bytes arrive, of which 900 are a message's."""
     peer.open(1, HOLD)
-    for _ in range(4):
-        peer.send(h2.DATA, h2.PADDED, 1, b"\xff" + b"\0" * 255)
+    peer.send(h2.DATA, h2.PADDED, 1, b"\xc8" + b"\0" * 1100)
+
+
+def data_beyond_the_connections_window(peer: Peer) -> None:
+    """Over many streams, closed ones among them: each within its own window."""
+    for number in range(1, 400, 2):
+        peer.open(number, HOLD)
+        peer.send(h2.RST_STREAM, 0, number, h2.U32.pack(h2.CANCEL))
+        peer.send(h2.DATA, 0, number, b"\0" * 999)
 
 
 def interrupted_by(kind: int, stream: int, payload: bytes) -> Action:
@@ -95,7 +102,12 @@ RULES: list[tuple[str, str, int, Action]] = [
     ("6.1", "padding is longer", h2.PROTOCOL_ERROR, sends(h2.DATA, h2.PADDED, 1, b"\x04abc")),
     ("6.2", "padding is longer", h2.PROTOCOL_ERROR, sends(h2.HEADERS, h2.PADDED, 1, b"\x09abc")),
     ("6.2", "padding is longer", h2.PROTOCOL_ERROR, sends(h2.HEADERS, h2.PADDED, 1)),
-    ("6.2", "too short for its priority", h2.FRAME_SIZE_ERROR, sends(h2.HEADERS, h2.PRIORITY_FLAG, 1, b"abcd")),
+    (
+        "6.2",
+        "too short for its priority",
+        h2.FRAME_SIZE_ERROR,
+        sends(h2.HEADERS, h2.PRIORITY_FLAG, 1, b"abcd"),
+    ),
     ("6.4", "RST_STREAM on idle stream 0", h2.PROTOCOL_ERROR, sends(h2.RST_STREAM, 0, 0, b"\0\0\0\0")),
     ("6.4", "RST_STREAM is four", h2.FRAME_SIZE_ERROR, sends(h2.RST_STREAM, 0, 1, b"\0")),
     ("6.5", "SETTINGS on a stream", h2.PROTOCOL_ERROR, sends(h2.SETTINGS, 0, 1)),
@@ -114,7 +126,8 @@ RULES: list[tuple[str, str, int, Action]] = [
     ("6.9.1", "window update out", h2.FLOW_CONTROL_ERROR, stream_window_beyond),
     ("6.9.1", "beyond the window of stream 1", h2.FLOW_CONTROL_ERROR, data_beyond_the_window),
     ("6.9.1", "beyond the window of stream 1", h2.FLOW_CONTROL_ERROR, padding_beyond_the_window),
-    ("6.9.2", "initial window out", h2.FLOW_CONTROL_ERROR, stream_window_beyond_by_settings),
+    ("6.9.1", "beyond the connection's window", h2.FLOW_CONTROL_ERROR, data_beyond_the_connections_window),
+    ("6.9.2", "window update out", h2.FLOW_CONTROL_ERROR, stream_window_beyond_by_settings),
     ("6.10", "CONTINUATION without", h2.PROTOCOL_ERROR, sends(h2.CONTINUATION, 0, 1)),
     ("6.10", "CONTINUATION without", h2.PROTOCOL_ERROR, interrupted_by(h2.CONTINUATION, 3, b"")),
     ("8.1", "in the middle of a stream", h2.PROTOCOL_ERROR, headers_twice),
@@ -128,7 +141,7 @@ RULES: list[tuple[str, str, int, Action]] = [
     ids=[f"{at} {section} {reason}" for at, (section, reason, _, _) in enumerate(RULES)],
 )
 def test_what_ends_a_connection(reason: str, code: int, action: Action) -> None:
-    peer = Peer(Limits(stream_window_bytes=1000))
+    peer = Peer(Limits(stream_window_bytes=1000, connection_window_bytes=100_000))
     with pytest.raises(ConnectionFault, match=reason) as fault:
         action(peer)
     assert fault.value.code == code
@@ -157,6 +170,9 @@ def test_bytes_that_are_no_http2() -> None:
     [
         sends(0xEE, 0xFF, 7, b"whatever"),  # 5.5: kinds this version does not know
         sends(h2.PRIORITY, 0, 9, b"\0" * 5),  # 5.3.2: deprecated, and allowed on an idle stream
+        lambda peer: peer.feed(
+            h2.frame(h2.PING, 0, 1 << 31, b"12345678")
+        ),  # 4.1: the reserved bit is ignored
         settings(0xFF, 12),  # 6.5.2: settings it does not know
         settings(h2.MAX_FRAME_SIZE, 16_384),
         settings(h2.MAX_FRAME_SIZE, (1 << 24) - 1),
