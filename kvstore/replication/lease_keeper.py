@@ -62,25 +62,28 @@ class LeaseKeeper:
         self._timeout_s = timeout_s
         driver.on_role.append(self._role_changed)
         self._leading = False
+        self._term = 0  # in which it began to lead
 
     def _role_changed(self, role: Role, leader_id: int) -> None:
         """A new leader gives every lease its whole TTL: it cannot know what the old one had promised."""
-        leading = role == Role.LEADER
-        if leading and not self._leading:
+        leading, term = role == Role.LEADER, self._driver.term
+        if leading and (not self._leading or term != self._term):
             self._machine.lessor.promote(self._now())
+            self._term = term
         elif self._leading and not leading:
             self._machine.lessor.demote()
         self._leading = leading
 
     def tick(self) -> None:
-        """Proposes the expiry of every lease that is due, in one entry. State drops it if the term is over."""
-        if not self._leading:
+        """Proposes the expiry of every lease that is due, in one entry. State drops it if the term is over: the
+        term is the one whose clock this is, not one that a message has brought since and whose turn is to come."""
+        if not self._leading or not self._driver.is_leader or self._driver.term != self._term:
             return
         due = self._machine.lessor.tick(self._now())
         for start in range(0, len(due), EXPIRE_BATCH_MAX):
             expire = LeaseExpire(
                 leader=self._driver.member_id,
-                term=self._driver.term,
+                term=self._term,
                 IDs=due[start : start + EXPIRE_BATCH_MAX],
             )
             self._driver.propose(Kind.LEASE_EXPIRE, expire.SerializeToString(), _ignore)

@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-import pytest
-
 from kvstore import errors
 from kvstore.api.watch import WatchStream
 from kvstore.pb.etcdserverpb_pb2 import (
@@ -143,9 +141,6 @@ def test_a_stream_that_was_ended_watches_nothing_more(tmp_path: Path) -> None:
     assert member.machine.hub.watcher_count == 0
 
 
-@pytest.mark.xfail(
-    reason="LeaseKeeper.tick takes the driver's term and its own idea of leading", strict=False
-)
 def test_an_old_leader_expires_nothing_in_its_successors_term(tmp_path: Path) -> None:
     """It stood still, and when it goes on, the new leader's message and a tick come before the turn in which it
     would learn that it leads no more (seed 6136). What is due by its own clock has been renewed elsewhere."""
