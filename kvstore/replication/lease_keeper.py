@@ -74,10 +74,15 @@ class LeaseKeeper:
             self._machine.lessor.demote()
         self._leading = leading
 
+    @property
+    def _keeps_time(self) -> bool:
+        """Whether the lessor's clock is the cluster's: this member leads, and in the term it was promoted in."""
+        return self._leading and self._driver.is_leader and self._driver.term == self._term
+
     def tick(self) -> None:
         """Proposes the expiry of every lease that is due, in one entry. State drops it if the term is over: the
         term is the one whose clock this is, not one that a message has brought since and whose turn is to come."""
-        if not self._leading or not self._driver.is_leader or self._driver.term != self._term:
+        if not self._keeps_time:
             return
         due = self._machine.lessor.tick(self._now())
         for start in range(0, len(due), EXPIRE_BATCH_MAX):
@@ -155,7 +160,7 @@ class LeaseKeeper:
             if problem is not None:
                 done(None, problem)
                 return
-            if not self._leading:
+            if not self._keeps_time:
                 self._call_later(EXPIRED_RETRY_S, lambda: self._ask(kind, lease_id, done, deadline))
                 return
             lessor, now = self._machine.lessor, self._now()

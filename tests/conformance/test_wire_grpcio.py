@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,8 +18,8 @@ from kvstore.wire.limits import Limits
 from kvstore.wire.server import Server, serve
 from tests.unit.wire.peer import CHAT, ECHO, HOLD, Peer, Service, framed
 
-FAIL, META = "/test.Test/Fail", "/test.Test/Meta"
-LIMITS = Limits(max_concurrent_streams=200, preface_timeout_s=0.3)
+FAIL, META, BYTES = "/test.Test/Fail", "/test.Test/Meta", "/test.Test/Bytes"
+LIMITS = Limits(max_concurrent_streams=200, preface_timeout_s=0.3, queued_bytes=8 << 20)
 
 
 class Running:
@@ -42,6 +43,7 @@ async def running() -> AsyncIterator[Running]:
         **service.methods(),
         FAIL: UnaryMethod(lambda call, data: call.fail(Status.DATA_LOSS, data.decode())),
         META: UnaryMethod(lambda call, data: call.reply(call.metadata["x-note"].encode())),
+        BYTES: UnaryMethod(lambda call, data: call.reply(base64.b64decode(call.metadata["x-bin"] + "=="))),
     }
     sock = socket.create_server(("127.0.0.1", 0))
     sock.setblocking(False)
@@ -69,9 +71,31 @@ async def test_statuses_metadata_and_unknown_methods(running: Running) -> None:
             await running.echo(text.encode(), FAIL)
         assert (failure.value.code(), failure.value.details()) == (grpc.StatusCode.DATA_LOSS, text)
     assert await running.echo(b"", META, metadata=(("x-note", "hello"),)) == b"hello"
+    assert await running.echo(b"", BYTES, metadata=(("x-bin", b"\0\xff\x80"),)) == b"\0\xff\x80"
     with pytest.raises(grpc.aio.AioRpcError) as unknown:
         await running.echo(b"", "/test.Test/Nothing")
     assert unknown.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_long_message_is_cut_and_its_connection_lives(running: Running) -> None:
+    """Percent-encoded it would be 54 KB, more than a frame holds and more than grpcio takes of headers."""
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await running.echo(("→" * 6000).encode(), FAIL)
+    assert failure.value.code() == grpc.StatusCode.DATA_LOSS
+    assert str(failure.value.details()).startswith("→" * 400)
+    assert await running.echo(b"after") == b"after"
+    assert running.server.connection_count == 1
+
+
+async def test_compressed_requests(running: Running) -> None:
+    data = b"squeeze me " * 10_000
+    assert await running.echo(data, compression=grpc.Compression.Gzip) == data
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await running.echo(data, compression=grpc.Compression.Deflate)
+    assert refusal.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    with pytest.raises(grpc.aio.AioRpcError) as bomb:
+        await running.echo(b"\0" * (LIMITS.max_message_bytes + 1), compression=grpc.Compression.Gzip)
+    assert bomb.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 async def test_many_calls_at_once(running: Running) -> None:
@@ -106,6 +130,31 @@ async def test_streams_both_ways(running: Running) -> None:
     await until(lambda: running.service.ends[-1:] == ["cancelled"])
 
 
+async def test_a_client_that_does_not_read_holds_back_its_own_stream(running: Running) -> None:
+    call = running.channel.stream_stream(CHAT)()
+    await call.write(b"hello")
+    assert await call.read() == b"hello"
+    chat = running.service.chats[0]
+    for _ in range(6):
+        chat.call.send(b"s" * 1_000_000)
+    assert chat.call.buffered_bytes > 1_000_000
+    assert await running.echo(b"beside it") == b"beside it"
+    assert [len(await call.read()) for _ in range(6)] == [1_000_000] * 6
+    assert (chat.call.buffered_bytes, running.service.ends) == (0, ["drained"])
+    await call.done_writing()
+    assert await call.code() == grpc.StatusCode.OK
+
+
+async def test_calls_that_outlast_the_grace_are_cut(running: Running) -> None:
+    call = running.channel.unary_unary(HOLD)(b"")
+    await until(lambda: bool(running.service.held))
+    await running.server.close(0.1)
+    with pytest.raises(grpc.aio.AioRpcError) as cut:
+        await call
+    assert cut.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert running.service.held[0][0].cancelled
+
+
 async def test_closing_lets_calls_finish(running: Running) -> None:
     call = running.channel.unary_unary(HOLD)(b"")
     await until(lambda: bool(running.service.held))
@@ -134,8 +183,21 @@ async def _nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, 
     writer.write(b"\x16\x03\x01 this is neither" * 10)
 
 
+async def _http1(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer) -> None:
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")  # nobody serves it here
+
+
 async def _silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer) -> None:
     writer.write(h2.PREFACE[:5])
+
+
+async def _slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer) -> None:
+    """Each byte is a sign of life; the preface has its time as a whole."""
+    for byte in h2.PREFACE[:-1]:
+        writer.write(bytes((byte,)))
+        await asyncio.sleep(0.02)
+        if reader.at_eof():
+            return
 
 
 async def _oversize(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer) -> None:
@@ -165,19 +227,75 @@ async def _settings(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, 
     writer.write(START + h2.frame(h2.SETTINGS, 0, 0) * 10_000)
 
 
+async def _empty_data(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer) -> None:
+    writer.write(START + h2.frame(h2.HEADERS, h2.END_HEADERS, 1, peer.head(CHAT)))
+    writer.write(h2.frame(h2.DATA, 0, 1) * 10_000)
+
+
+async def _never_reading(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer) -> None:
+    """Requests of a few bytes, each refused with 4 KB of text that no window holds back."""
+    writer.write(START)
+    for number in range(1, 24_000, 2):
+        writer.write(h2.frame(h2.HEADERS, h2.END_HEADERS, number, peer.head("/" + "n" * 4000 + "/x")))
+    await writer.drain()
+    await until(lambda: writer.transport.is_closing())
+
+
+async def _greedy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer) -> None:
+    """Opens every window and has large replies made faster than it takes them."""
+    writer.write(START + h2.frame(h2.SETTINGS, 0, 0, h2.SETTING.pack(h2.INITIAL_WINDOW_SIZE, h2.WINDOW_MAX)))
+    writer.write(h2.frame(h2.WINDOW_UPDATE, 0, 0, h2.U32.pack(h2.WINDOW_MAX - h2.DEFAULT_WINDOW)))
+    data = framed(b"g" * 1_000_000)
+    for number in range(1, 100, 2):
+        writer.write(h2.frame(h2.HEADERS, h2.END_HEADERS, number, peer.head(ECHO)))
+        for at in range(0, len(data), h2.MAX_FRAME_BYTES):
+            piece = data[at : at + h2.MAX_FRAME_BYTES]
+            last = at + h2.MAX_FRAME_BYTES >= len(data)
+            writer.write(h2.frame(h2.DATA, h2.END_STREAM if last else 0, number, piece))
+        await writer.drain()
+    await until(lambda: writer.transport.is_closing())
+
+
 async def _header_bomb(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer) -> None:
     big = [("x", "y" * 4000)]
     block = peer.encoder.encode(big) + peer.encoder.encode(big) * 100
     writer.write(START + h2.frame(h2.HEADERS, h2.END_HEADERS, 1, block))
 
 
-HARM = [_nonsense, _silence, _oversize, _reset, _continuation, _pings, _settings, _header_bomb]
+HARM = [
+    _nonsense,
+    _http1,
+    _silence,
+    _slowly,
+    _oversize,
+    _reset,
+    _continuation,
+    _pings,
+    _settings,
+    _empty_data,
+    _never_reading,
+    _greedy,
+    _header_bomb,
+]
 
 
 @pytest.mark.parametrize("harm", HARM, ids=lambda harm: str(harm.__name__).strip("_"))
 async def test_harm_ends_its_connection_and_no_other(running: Running, harm: Harm) -> None:
+    """While it lasts, another connection goes on being served."""
     assert await running.echo(b"before") == b"before"
+    (good,) = running.server._connections
+    during = 0
+
+    async def others() -> None:
+        nonlocal during
+        while True:
+            async with asyncio.timeout(2):
+                assert await running.echo(b"during") == b"during"
+            during += 1
+            await asyncio.sleep(0.001)
+
     reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    beside = asyncio.ensure_future(others())
     try:
         async with asyncio.timeout(10):
             try:
@@ -186,10 +304,15 @@ async def test_harm_ends_its_connection_and_no_other(running: Running, harm: Har
                     pass
             except ConnectionError:
                 pass  # cut off in the middle of it
+        await until(lambda: running.server._connections == {good})
     finally:
         writer.close()
+        beside.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await beside
+    assert during > 0
     assert await running.echo(b"after") == b"after"
-    await until(lambda: running.server.connection_count == 1)
+    assert running.server._connections == {good}
 
 
 async def test_a_flood_of_streams_is_refused_stream_by_stream(running: Running) -> None:

@@ -248,7 +248,7 @@ class Schedule:
     def _settle(self) -> None:
         """Clients end, leases run out, members become equal."""
         world = self.world
-        self.clients.stopping = True
+        self.clients.stop()
         world.run_until(world.now + HEAL_S)
         if self.clients.running:
             raise Violation("progress", f"{self.clients.running} sessions still wait after everything healed")

@@ -17,10 +17,10 @@ from kvstore.pb.etcdserverpb_pb2 import (
 )
 from raft import Heartbeat, Message
 from tests.whole_member.calls import Answer, Listener
-from tests.whole_member.clients import WATCH
 from tests.whole_member.member import SimulatedMember
 from tests.whole_member.options import Options
 from tests.whole_member.schedule import Schedule
+from tests.whole_member.streams import WATCH
 
 PUT = "/etcdserverpb.KV/Put"
 GRANT = "/etcdserverpb.Lease/LeaseGrant"

@@ -190,9 +190,8 @@ def test_an_entry_evicted_at_the_far_end_is_noticed() -> None:
 
 def test_a_block_that_changes_the_tables_size_is_not_remembered() -> None:
     reader = HeadReader(METHODS, Limits())
-    for _ in range(2):
-        reader.read(TABLE_OF_4096)
-        reader.read(TABLE_OF_100)
+    for block in (TABLE_OF_100, TABLE_OF_4096, TABLE_OF_100):
+        reader.read(block)
     reader.read(insert("note", "x" * 100))  # more than the table takes: it stays empty
     with pytest.raises(ConnectionFault):
         reader.read(plain(REQUEST) + INDEXED_62)
