@@ -2,7 +2,8 @@
 
 Two things of ours ride on MemberAdd as request metadata, which etcd ignores: `kvstore-promote: true` makes the
 leader promote the learner as soon as it has caught up, and `kvstore-replaces: <id>` (hexadecimal) lets it take
-that member's place when it is.
+that member's place when it is. A client that must know whether they are understood calls the same under
+/kvstore.Cluster/MemberAdd, which etcd does not have.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class ClusterService:
         return {
             "/etcdserverpb.Cluster/MemberList": UnaryMethod(self.member_list),
             "/etcdserverpb.Cluster/MemberAdd": UnaryMethod(self.member_add),
+            "/kvstore.Cluster/MemberAdd": UnaryMethod(self.member_add),
             "/etcdserverpb.Cluster/MemberRemove": UnaryMethod(self.member_remove),
             "/etcdserverpb.Cluster/MemberUpdate": UnaryMethod(self.member_update),
             "/etcdserverpb.Cluster/MemberPromote": UnaryMethod(self.member_promote),

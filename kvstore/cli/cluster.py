@@ -1,4 +1,4 @@
-"""kvctl member list; endpoint status, health, hashkv; alarm list, disarm."""
+"""kvctl endpoint status, health, hashkv; alarm list, disarm."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from kvstore.cli.failures import ERROR, CommandFailed, bad_arguments
+from kvstore.cli.member import members_of
 from kvstore.cli.options import Noun, Settings, Verb
 
 if TYPE_CHECKING:
@@ -18,22 +19,6 @@ if TYPE_CHECKING:
     from kvstore.pb import etcdserverpb_pb2 as pb
 
 Result = TypeVar("Result")
-
-
-@click.group("member", cls=Noun)
-def member() -> None:
-    """Members of the cluster."""
-
-
-@member.command("list", cls=Verb, epilog="\b\nExample:\n  kvctl member list -w table")
-@click.argument("arguments", nargs=-1, metavar="")
-@click.pass_obj
-def member_list(settings: Settings, arguments: tuple[str, ...]) -> None:
-    """List the members: id, status, name, peer addresses, client addresses, is a learner."""
-    printer = settings.printer(table=True)
-    from kvstore.cli.run import with_client, write
-
-    write(printer.member_list(with_client(settings, _members)))
 
 
 @click.group("endpoint", cls=Noun)
@@ -158,13 +143,6 @@ def alarm_disarm(settings: Settings, arguments: tuple[str, ...]) -> None:
     write(printer.alarms(with_client(settings, do)))
 
 
-async def _members(client: Client) -> pb.MemberListResponse:
-    from kvstore.client.methods import MEMBER_LIST
-    from kvstore.pb import etcdserverpb_pb2 as pb
-
-    return await client.caller.read(MEMBER_LIST, pb.MemberListRequest(linearizable=True))
-
-
 async def _alarms(client: Client) -> pb.AlarmResponse:
     from kvstore.client.methods import ALARM
     from kvstore.pb import etcdserverpb_pb2 as pb
@@ -209,7 +187,7 @@ def _ask_each(
     async def all_(client: Client) -> list[Result | None]:
         targets: Sequence[Endpoint] = client.caller.choice.endpoints
         if cluster:
-            members = (await _members(client)).members
+            members = (await members_of(client)).members
             targets = parse_endpoints([url for each in members for url in each.clientURLs])
         return await asyncio.gather(*(one(client, target) for target in targets))
 

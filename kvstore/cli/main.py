@@ -26,13 +26,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "watch": ("kvstore.cli.watch", "Follow the changes of keys"),
     "compaction": ("kvstore.cli.kv", "Give up history before a revision"),
     "lease": ("kvstore.cli.lease", "Leases: grant, revoke, timetolive, list, keep-alive"),
-    "member": ("kvstore.cli.cluster", "Members of the cluster: list"),
+    "member": ("kvstore.cli.member", "Members: list, add, replace, promote, update, remove"),
+    "move-leader": ("kvstore.cli.member", "Hand leadership over to a member"),
     "endpoint": ("kvstore.cli.cluster", "Servers one by one: status, health, hashkv"),
     "alarm": ("kvstore.cli.cluster", "Alarms: list, disarm"),
     "announce": ("kvstore.cli.announce", "Tell the store that this instance is ready"),
     "route": ("kvstore.cli.route", "Send traffic to the instances that are ready"),
 }
-ATTRIBUTES = {"del": "delete"}
+ATTRIBUTES = {"del": "delete", "move-leader": "move_leader"}
 
 
 class Root(Noun):

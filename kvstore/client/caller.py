@@ -23,7 +23,8 @@ from kvstore.client.methods import Method
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
 
-LEADER_METADATA = (("hasleader", "true"),)
+Metadata = tuple[tuple[str, str], ...]
+LEADER_METADATA: Metadata = (("hasleader", "true"),)
 PAUSE_FIRST_S = 0.02
 PAUSE_LONGEST_S = 0.5
 ATTEMPT_SHORTEST_S = 0.5
@@ -74,10 +75,17 @@ class Caller:
         return await self._call(method, request, write=False, leader=leader, timeout_s=timeout_s)
 
     async def write(
-        self, method: Method[Request, Response], request: Request, *, timeout_s: float | None = None
+        self,
+        method: Method[Request, Response],
+        request: Request,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata = (),
     ) -> Response:
         """Repeats the call only while it is certain that no endpoint took it. Raises OutcomeUnknown else."""
-        return await self._call(method, request, write=True, leader=True, timeout_s=timeout_s)
+        return await self._call(
+            method, request, write=True, leader=True, timeout_s=timeout_s, metadata=metadata
+        )
 
     async def at(
         self,
@@ -100,6 +108,7 @@ class Caller:
         write: bool,
         leader: bool,
         timeout_s: float | None,
+        metadata: Metadata = (),
     ) -> Response:
         clock = asyncio.get_running_loop().time
         deadline = clock() + (self.settings.timeout_s if timeout_s is None else timeout_s)
@@ -115,7 +124,13 @@ class Caller:
                 attempt_s = min(left_s, max(left_s * share, ATTEMPT_SHORTEST_S))
                 try:
                     response = await self._attempt(
-                        endpoint, method, request, write=write, leader=leader, timeout_s=attempt_s
+                        endpoint,
+                        method,
+                        request,
+                        write=write,
+                        leader=leader,
+                        timeout_s=attempt_s,
+                        metadata=metadata,
                     )
                 except ClientError as error:
                     self.note(endpoint, error)
@@ -152,6 +167,7 @@ class Caller:
         write: bool,
         leader: bool,
         timeout_s: float,
+        metadata: Metadata = (),
     ) -> Response:
         clock = asyncio.get_running_loop().time
         started = clock()
@@ -167,7 +183,10 @@ class Caller:
                 await stub(
                     request,
                     timeout=max(timeout_s - (clock() - started), 0.001),
-                    metadata=LEADER_METADATA if leader and self.settings.require_leader else None,
+                    metadata=(
+                        *(LEADER_METADATA if leader and self.settings.require_leader else ()),
+                        *metadata,
+                    ),
                 ),
             )
         except grpc.aio.AioRpcError as failure:

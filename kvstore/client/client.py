@@ -33,7 +33,11 @@ from kvstore.client.methods import (
     LEASE_LEASES,
     LEASE_REVOKE,
     LEASE_TIME_TO_LIVE,
+    MEMBER_ADD,
     MEMBER_LIST,
+    MEMBER_PROMOTE,
+    MEMBER_REMOVE,
+    MEMBER_UPDATE,
     PUT,
     RANGE,
     STATUS,
@@ -249,6 +253,24 @@ class Client:
     async def members(self) -> list[Member]:
         response = await self.caller.read(MEMBER_LIST, pb.MemberListRequest(linearizable=True))
         return [results.member(member) for member in response.members]
+
+    async def member_add(self, peer_urls: Sequence[str], *, learner: bool = False) -> int:
+        """Adds a member that is reached there by the others, a voter or a learner; returns its id. It is to be
+        started with --initial-cluster-state=existing. Raises as writes do."""
+        request = pb.MemberAddRequest(peerURLs=peer_urls, isLearner=learner)
+        return (await self.caller.write(MEMBER_ADD, request)).member.ID
+
+    async def member_remove(self, member_id: int) -> None:
+        """Removes a member for good: its id never comes back."""
+        await self.caller.write(MEMBER_REMOVE, pb.MemberRemoveRequest(ID=member_id))
+
+    async def member_update(self, member_id: int, peer_urls: Sequence[str]) -> None:
+        """Tells the others where a member is reached from now on."""
+        await self.caller.write(MEMBER_UPDATE, pb.MemberUpdateRequest(ID=member_id, peerURLs=peer_urls))
+
+    async def member_promote(self, member_id: int) -> None:
+        """Gives a learner that has caught up its vote."""
+        await self.caller.write(MEMBER_PROMOTE, pb.MemberPromoteRequest(ID=member_id))
 
     async def status(self, endpoint: str | None = None) -> MemberStatus:
         """The state of the member at endpoint, which need not be one of the client's; default: the current."""

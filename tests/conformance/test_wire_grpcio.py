@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,11 +15,12 @@ import pytest
 
 from kvstore.rpc import Status, UnaryMethod
 from kvstore.wire import frames as h2
+from kvstore.wire.headers import literal
 from kvstore.wire.limits import Limits
 from kvstore.wire.server import Server, serve
 from tests.unit.wire.peer import CHAT, ECHO, HOLD, Peer, Service, framed
 
-FAIL, META, BYTES = "/test.Test/Fail", "/test.Test/Meta", "/test.Test/Bytes"
+FAIL, META, BYTES, BROKEN = "/test.Test/Fail", "/test.Test/Meta", "/test.Test/Bytes", "/test.Test/Broken"
 LIMITS = Limits(max_concurrent_streams=200, preface_timeout_s=0.3, queued_bytes=8 << 20)
 
 
@@ -43,6 +45,7 @@ async def running() -> AsyncIterator[Running]:
         **service.methods(),
         FAIL: UnaryMethod(lambda call, data: call.fail(Status.DATA_LOSS, data.decode())),
         META: UnaryMethod(lambda call, data: call.reply(call.metadata["x-note"].encode())),
+        BROKEN: UnaryMethod(lambda call, data: call.reply(bytes(1 // 0))),
         BYTES: UnaryMethod(lambda call, data: call.reply(base64.b64decode(call.metadata["x-bin"] + "=="))),
     }
     sock = socket.create_server(("127.0.0.1", 0))
@@ -145,6 +148,25 @@ async def test_a_client_that_does_not_read_holds_back_its_own_stream(running: Ru
     assert await call.code() == grpc.StatusCode.OK
 
 
+async def test_a_service_that_breaks_costs_its_connection(running: Running) -> None:
+    """And no other; the loop's handler is told, so that the log has it."""
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+    held = asyncio.ensure_future(running.echo(b"", HOLD))
+    await until(lambda: bool(running.service.held))
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    writer.write(START + h2.frame(h2.HEADERS, h2.END_HEADERS, 1, Peer().head(BROKEN)))
+    writer.write(h2.frame(h2.DATA, h2.END_STREAM, 1, framed(b"x")))
+    async with asyncio.timeout(5):
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(1 << 16):
+                pass
+    writer.close()
+    assert [type(context["exception"]) for context in told] == [ZeroDivisionError]
+    running.service.held[0][0].reply(b"not mine")
+    assert await held == b"not mine"
+
+
 async def test_calls_that_outlast_the_grace_are_cut(running: Running) -> None:
     call = running.channel.unary_unary(HOLD)(b"")
     await until(lambda: bool(running.service.held))
@@ -196,7 +218,7 @@ async def _slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pe
     for byte in h2.PREFACE[:-1]:
         writer.write(bytes((byte,)))
         await asyncio.sleep(0.02)
-        if reader.at_eof():
+        if writer.is_closing():
             return
 
 
@@ -233,27 +255,27 @@ async def _empty_data(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 
 
 async def _never_reading(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer) -> None:
-    """Requests of a few bytes, each refused with 4 KB of text that no window holds back."""
-    writer.write(START)
-    for number in range(1, 24_000, 2):
-        writer.write(h2.frame(h2.HEADERS, h2.END_HEADERS, number, peer.head("/" + "n" * 4000 + "/x")))
-    await writer.drain()
-    await until(lambda: writer.transport.is_closing())
+    """Requests of some fifty bytes, each refused with 4 KB of text that no window holds back."""
+    plain = literal(":method", "POST") + literal("content-type", "application/grpc")
+    path = b"\x40" + literal(":path", "/" + "n" * 4000 + "/x")[1:]  # into HPACK's table, at its front
+    writer.write(START + h2.frame(h2.HEADERS, h2.END_HEADERS, 1, plain + path))
+    for number in range(3, 1 << 20, 2):
+        writer.write(h2.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, number, plain + b"\xbe"))
+        await writer.drain()
 
 
 async def _greedy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer) -> None:
-    """Opens every window and has large replies made faster than it takes them."""
+    """Opens every window and has large replies made, and reads none of them."""
     writer.write(START + h2.frame(h2.SETTINGS, 0, 0, h2.SETTING.pack(h2.INITIAL_WINDOW_SIZE, h2.WINDOW_MAX)))
     writer.write(h2.frame(h2.WINDOW_UPDATE, 0, 0, h2.U32.pack(h2.WINDOW_MAX - h2.DEFAULT_WINDOW)))
     data = framed(b"g" * 1_000_000)
-    for number in range(1, 100, 2):
+    for number in range(1, 1 << 20, 2):
         writer.write(h2.frame(h2.HEADERS, h2.END_HEADERS, number, peer.head(ECHO)))
         for at in range(0, len(data), h2.MAX_FRAME_BYTES):
-            piece = data[at : at + h2.MAX_FRAME_BYTES]
             last = at + h2.MAX_FRAME_BYTES >= len(data)
+            piece = data[at : at + h2.MAX_FRAME_BYTES]
             writer.write(h2.frame(h2.DATA, h2.END_STREAM if last else 0, number, piece))
-        await writer.drain()
-    await until(lambda: writer.transport.is_closing())
+            await writer.drain()
 
 
 async def _header_bomb(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer) -> None:
@@ -304,13 +326,12 @@ async def test_harm_ends_its_connection_and_no_other(running: Running, harm: Har
                     pass
             except ConnectionError:
                 pass  # cut off in the middle of it
-        await until(lambda: running.server._connections == {good})
+        await until(lambda: running.server._connections == {good} and during > 0)
     finally:
         writer.close()
         beside.cancel()
     with pytest.raises(asyncio.CancelledError):
         await beside
-    assert during > 0
     assert await running.echo(b"after") == b"after"
     assert running.server._connections == {good}
 

@@ -69,6 +69,18 @@ class Printer:
     def member_list(self, response: pb.MemberListResponse) -> bytes:
         return dump(plain(response))
 
+    def member_add(self, response: pb.MemberAddResponse) -> bytes:
+        return dump(plain(response))
+
+    def member_remove(self, member_id: int, response: pb.MemberRemoveResponse) -> bytes:
+        return dump(plain(response))
+
+    def member_update(self, member_id: int, response: pb.MemberUpdateResponse) -> bytes:
+        return dump(plain(response))
+
+    def member_promote(self, member_id: int, response: pb.MemberPromoteResponse) -> bytes:
+        return dump(plain(response))
+
     def endpoint_status(self, found: Sequence[EndpointStatus]) -> bytes:
         rows = [{"Endpoint": each.endpoint, "Status": plain(each.response)} for each in found]
         return dump(rows or None)
