@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from google.protobuf.message import DecodeError
+
 from kvstore.api.context import parse
 from kvstore.pb.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from kvstore.rpc import Methods, Status, StreamCall, StreamMethod, UnaryCall, UnaryMethod
@@ -34,7 +36,11 @@ class HealthWatch:
         self._call = call
 
     def message(self, data: bytes) -> None:
-        request = HealthCheckRequest.FromString(data)
+        try:
+            request = HealthCheckRequest.FromString(data)
+        except DecodeError as problem:
+            self._call.finish(Status.INTERNAL, f"grpc: error unmarshalling request: {problem}")
+            return
         self._call.send(_UNKNOWN if request.service else _SERVING)
 
     def half_closed(self) -> None:
