@@ -34,6 +34,8 @@ _REPLY_TAIL = Struct(f">HBBBI{len(OK_TRAILERS)}s")
 _HEADERS_SIZE, _TRAILERS_SIZE = len(REPLY_HEADERS), len(OK_TRAILERS)
 _PING_STRIKES_MAX = 2
 _WINDOW_UPDATE_AT = 1 << 20
+_FIELDS_FREE = 64  # no client sends more in one header block …
+_FIELDS_PER_CONTROL = 8  # … and so many more cost as much to decode as a control frame
 _STREAMS_PER_CONTROL = 100  # a change of the initial window costs one control frame for so many open streams
 
 
@@ -175,6 +177,8 @@ class Connection:
 
     def _open(self, number: int, flags: int, block: bytes) -> None:
         head = self._heads.read(block)
+        if len(head.fields) > _FIELDS_FREE:
+            self._count_control((len(head.fields) - _FIELDS_FREE) / _FIELDS_PER_CONTROL)
         if not number & 1:
             raise ConnectionFault(h2.PROTOCOL_ERROR, f"clients open odd streams, not {number}")
         if number <= self._last_stream:

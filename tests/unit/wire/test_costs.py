@@ -145,6 +145,24 @@ def test_a_large_header_block_and_a_large_header_list() -> None:
     assert fault.value.code == h2.ENHANCE_YOUR_CALM
 
 
+def test_header_blocks_of_very_many_fields_are_rationed() -> None:
+    """One byte of a block may be a field: what is small on the wire takes milliseconds to decode."""
+    peer = Peer()
+    many = peer.head(HOLD) + b"\x82" * 1_000  # :method GET, again and again
+    blocks = 0
+    with pytest.raises(ConnectionFault, match="too many control frames") as fault:
+        for number in range(1, 1_001, 2):
+            peer.send(h2.HEADERS, h2.END_HEADERS, number, many)
+            peer.connection.output.clear()
+            blocks += 1
+    assert fault.value.code == h2.ENHANCE_YOUR_CALM
+    assert blocks < 50
+    peer = Peer()
+    for number in range(1, 20_001, 2):  # and what clients send is not
+        peer.call(number, b"x", ECHO, note=str(number))
+        peer.connection.output.clear()
+
+
 def test_remembered_header_blocks_are_small_ones() -> None:
     """1,024 blocks are kept for speed. If they could be of any size, that would be some 128 MiB a connection."""
     peer = Peer()
