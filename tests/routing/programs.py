@@ -173,6 +173,14 @@ class Answers:
 
         await until(f"answers from {names}, last were {self.names[-count:]}, {self.failures[-3:]}", holds)
 
+    async def failing_with(self, text: str) -> None:
+        """Waits until a request fails so; those before may fail otherwise, while the news is on its way."""
+
+        async def holds() -> bool:
+            return self.failures[-1:] == [text]
+
+        await until(f"requests fail with {text!r}, last were {self.failures[-3:]}", holds)
+
     async def failing(self) -> None:
         """Waits until a request fails that is sent from now on."""
         before = len(self.failures)

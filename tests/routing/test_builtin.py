@@ -18,8 +18,7 @@ def store_of_one_test(request: pytest.FixtureRequest, tmp_path: Path) -> Iterato
 
 async def test_announced_is_routed_to_and_killed_is_not(own: Bench) -> None:
     async with asking(await own.builtin()) as answers:
-        await answers.failing()
-        assert answers.failures[-1] == f"503 kvstore: no instance of {own.service} is ready"
+        await answers.failing_with(f"503 kvstore: no instance of {own.service} is ready")
         await own.announce("a")
         await answers.only("a")
         await own.announce("b")
@@ -29,9 +28,7 @@ async def test_announced_is_routed_to_and_killed_is_not(own: Bench) -> None:
         await answers.only("b")
         assert answers.failures == []
         own.kill_web("b")  # the last one: nothing is kept that is known to be gone
-        await answers.failing()
-        await answers.failing()
-        assert answers.failures[-1] == f"503 kvstore: no instance of {own.service} is ready"
+        await answers.failing_with(f"503 kvstore: no instance of {own.service} is ready")
 
 
 async def test_a_rolling_replacement_fails_no_request(own: Bench) -> None:
