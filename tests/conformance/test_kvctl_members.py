@@ -33,7 +33,7 @@ def run(program: list[str], endpoints: list[str], *words: str) -> subprocess.Com
 
 def masked(text: str) -> str:
     """Without ids and ports; members are listed by id, so in any order."""
-    text = re.sub(r":\d{4,5}\b", ":PORT", re.sub(r"\b[0-9a-f]{12,16}\b", "ID", text))
+    text = re.sub(r":\d{4,5}\b", ":PORT", re.sub(r" *\b[0-9a-f]{12,16}\b", " ID", text))  # ids are padded
     return re.sub(r'(?<=CLUSTER=")[^"]*', lambda found: ",".join(sorted(found[0].split(","))), text)
 
 
