@@ -106,6 +106,88 @@ class NoSpace(StoreError): ...
 class Corrupt(StoreError): ...
 
 
+class NoUserName(InvalidRequest):
+    """Authentication is on and the request says nothing of who it is from."""
+
+
+class NoRoleName(InvalidRequest): ...
+
+
+class AuthenticationFailed(InvalidRequest): ...
+
+
+class NoPermissionGiven(InvalidRequest): ...
+
+
+class InvalidAuthManagement(InvalidRequest):
+    """It would lock everybody out, such as taking the role root from the user root."""
+
+
+class AuthStoreOld(InvalidRequest):
+    """The token was made before the user it stands for changed."""
+
+
+class PermissionDenied(StoreError): ...
+
+
+class InvalidAuthToken(StoreError): ...
+
+
+class RootUserMissing(StoreError): ...
+
+
+class RootRoleMissing(StoreError): ...
+
+
+class UserExists(StoreError): ...
+
+
+class UserNotFound(StoreError): ...
+
+
+class RoleExists(StoreError): ...
+
+
+class RoleNotFound(StoreError): ...
+
+
+class RoleNotGranted(StoreError): ...
+
+
+class PermissionNotGranted(StoreError): ...
+
+
+class AuthNotEnabled(StoreError): ...
+
+
+class NotForLearner(StoreError):
+    """A learner answers status and serializable reads, nothing else."""
+
+
+class NotCapable(StoreError): ...
+
+
+class BadDowngradeVersion(InvalidRequest):
+    """Not of the form major.minor."""
+
+
+class InvalidDowngradeTarget(InvalidRequest): ...
+
+
+class DowngradeUnderWay(StoreError): ...
+
+
+class NoDowngrade(StoreError): ...
+
+
+class PrefixQuotaExceeded(StoreError):
+    """A quota on a prefix of the key space; reason says which, how large it is and what it holds."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class NoLeader(StoreError):
     """No leader is known and none appeared in time; the request was never proposed."""
 

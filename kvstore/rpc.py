@@ -50,6 +50,10 @@ class UnaryCall(Protocol):
         """Request metadata, lower-case names; binary (-bin) values left base64-encoded."""
 
     @property
+    def common_name(self) -> str:
+        """Of the client certificate this transport has verified; "" where there is none."""
+
+    @property
     def deadline(self) -> float | None:
         """Monotonic loop time (seconds) at which the transport answers DEADLINE_EXCEEDED by itself."""
 
@@ -68,6 +72,9 @@ class StreamCall(Protocol):
 
     @property
     def metadata(self) -> Mapping[str, str]: ...
+
+    @property
+    def common_name(self) -> str: ...
 
     @property
     def deadline(self) -> float | None: ...

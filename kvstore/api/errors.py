@@ -53,6 +53,32 @@ TABLE: dict[type[errors.StoreError], tuple[Status, str]] = {
     ),
     errors.NoSpace: (_EXHAUSTED, "etcdserver: mvcc: database space exceeded"),
     errors.Corrupt: (Status.DATA_LOSS, "etcdserver: corrupt cluster"),
+    errors.NoUserName: (_INVALID, "etcdserver: user name is empty"),
+    errors.NoRoleName: (_INVALID, "etcdserver: role name is empty"),
+    errors.AuthenticationFailed: (
+        _INVALID,
+        "etcdserver: authentication failed, invalid user ID or password",
+    ),
+    errors.NoPermissionGiven: (_INVALID, "etcdserver: permission not given"),
+    errors.InvalidAuthManagement: (_INVALID, "etcdserver: invalid auth management"),
+    errors.AuthStoreOld: (_INVALID, "etcdserver: revision of auth store is old"),
+    errors.PermissionDenied: (Status.PERMISSION_DENIED, "etcdserver: permission denied"),
+    errors.InvalidAuthToken: (Status.UNAUTHENTICATED, "etcdserver: invalid auth token"),
+    errors.RootUserMissing: (_FAILED, "etcdserver: root user does not exist"),
+    errors.RootRoleMissing: (_FAILED, "etcdserver: root user does not have root role"),
+    errors.UserExists: (_FAILED, "etcdserver: user name already exists"),
+    errors.UserNotFound: (_FAILED, "etcdserver: user name not found"),
+    errors.RoleExists: (_FAILED, "etcdserver: role name already exists"),
+    errors.RoleNotFound: (_FAILED, "etcdserver: role name not found"),
+    errors.RoleNotGranted: (_FAILED, "etcdserver: role is not granted to the user"),
+    errors.PermissionNotGranted: (_FAILED, "etcdserver: permission is not granted to the role"),
+    errors.AuthNotEnabled: (_FAILED, "etcdserver: authentication is not enabled"),
+    errors.NotForLearner: (_FAILED, "etcdserver: rpc not supported for learner"),
+    errors.NotCapable: (_FAILED, "etcdserver: not capable"),
+    errors.BadDowngradeVersion: (_INVALID, "etcdserver: wrong downgrade target version format"),
+    errors.InvalidDowngradeTarget: (_INVALID, "etcdserver: invalid downgrade target version"),
+    errors.DowngradeUnderWay: (_FAILED, "etcdserver: cluster has a downgrade job in progress"),
+    errors.NoDowngrade: (_FAILED, "etcdserver: no inflight downgrade job"),
     errors.NotLeader: (_FAILED, "etcdserver: not leader"),
     errors.NoLeader: (_UNAVAILABLE, "etcdserver: no leader"),
     errors.LeaderChanged: (_UNAVAILABLE, "etcdserver: leader changed"),
@@ -69,6 +95,8 @@ TABLE: dict[type[errors.StoreError], tuple[Status, str]] = {
 
 def status_of(error: errors.StoreError) -> tuple[Status, str]:
     """The code and string of an error; a class without a row of its own takes its nearest base's."""
+    if isinstance(error, errors.PrefixQuotaExceeded):
+        return _EXHAUSTED, f"kvstore: {error.reason}"
     for kind in type(error).__mro__:
         row = TABLE.get(kind)
         if row is not None:

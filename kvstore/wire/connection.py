@@ -44,6 +44,7 @@ class Connection:
         self, methods: Methods, limits: Limits, *, now: float, on_output: Callable[[], None]
     ) -> None:
         """on_output is called when `output` gets its first bytes outside receive()."""
+        self.common_name = ""  # of the client's verified certificate, said by whoever drives this
         self._limits = limits
         self._heads = HeadReader(methods, limits)
         self._on_output = on_output

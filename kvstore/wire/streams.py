@@ -63,6 +63,10 @@ class Stream:
         return self.head.metadata
 
     @property
+    def common_name(self) -> str:
+        return self.connection.common_name
+
+    @property
     def buffered_bytes(self) -> int:
         return self.pending_bytes
 

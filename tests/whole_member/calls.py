@@ -35,6 +35,7 @@ class UnaryCallHere:
     """kvstore.rpc.UnaryCall. Whoever calls reply() or fail() a second time is found out."""
 
     deadline: float | None = None
+    common_name = ""
 
     def __init__(self, metadata: Mapping[str, str], answered: Callable[[Answer], None]) -> None:
         self.metadata = metadata
@@ -68,6 +69,7 @@ class StreamHere:
     certain speed, gone when either end is."""
 
     deadline: float | None = None
+    common_name = ""
 
     def __init__(
         self, world: World, options: Options, life: Life, listener: Listener, *, read_s: float, scale: int
