@@ -130,6 +130,7 @@ class History:
     leaders_s: list[float] = field(default_factory=list)  # when a member began to lead: leases start anew
     ended_s: float = 0.0
     healthy_since_s: float = FOREVER  # from here to the end nothing was broken
+    clock_rate_max: float = 1.0  # of the members' clocks: the fastest one's seconds to a second of these
 
 
 class Violation(AssertionError):

@@ -39,7 +39,7 @@ def check(history: History, timeline: Timeline) -> int:
         if end.lease not in starts or starts[end.lease].order > end.order:
             raise Violation("lease unexplained", f"{end} of a lease that was not granted")
     _check_renewals(history, starts, ends)
-    _check_early(starts, ends)
+    _check_early(history, starts, ends)
     _check_late(history, starts, ends)
     _check_operations(history, starts, ends)
     _check_survivors(history, timeline, starts, ends)
@@ -83,10 +83,10 @@ def _check_listed(operation: Operation, starts: dict[int, LeaseStart], ends: dic
             raise Violation("lease told", f"{told(operation)} without {start}, which ended as {end}")
 
 
-def _check_early(starts: dict[int, LeaseStart], ends: dict[int, LeaseEnd]) -> None:
+def _check_early(history: History, starts: dict[int, LeaseStart], ends: dict[int, LeaseEnd]) -> None:
     for end in ends.values():
         start = starts[end.lease]
-        if end.expired and end.at_s < start.at_s + start.ttl_s - _EPSILON_S:
+        if end.expired and end.at_s < start.at_s + start.ttl_s / history.clock_rate_max - _EPSILON_S:
             raise Violation("lease early", f"{end} and granted as {start}")
 
 
@@ -99,7 +99,7 @@ def _check_renewals(history: History, starts: dict[int, LeaseStart], ends: dict[
             if end is not None and end.order < renewal.sent:
                 raise Violation("lease revived", f"{renewal} after {end}")
             if end is not None and end.expired:
-                if end.at_s < renewal.sent_s + renewal.ttl_s - _EPSILON_S:
+                if end.at_s < renewal.sent_s + renewal.ttl_s / history.clock_rate_max - _EPSILON_S:
                     raise Violation("lease early", f"{end} and renewed by {renewal}")
             if renewal.ttl_s != start.ttl_s:
                 raise Violation("lease renewed", f"{renewal} of {start}")

@@ -18,16 +18,20 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from tests.mutants.catalogue import ALL, FAMILIES
-from tests.mutants.kill import Killed, seeds_to_kill
+from tests.mutants.catalogue import ALL, FAMILIES, OF_MEMBERS
+from tests.mutants.kill import Killed, seeds_to_kill, violation_of_cores, violation_of_members
 
 SEEDS_MAX = 20_000
+MEMBERS_SHARE = 10
+"""A schedule of whole members takes as long as so many of the core."""
 
 
 def _try(job: tuple[str, int]) -> tuple[str, Killed | None]:
     name, seeds_max = job
     mutant = next(each for each in ALL if each.__name__ == name)
-    return name, seeds_to_kill(mutant, seeds_max)
+    if name in OF_MEMBERS:
+        return name, seeds_to_kill(mutant, max(1, seeds_max // MEMBERS_SHARE), violation_of_members)
+    return name, seeds_to_kill(mutant, seeds_max, violation_of_cores)
 
 
 def main() -> int:

@@ -6,22 +6,23 @@ from __future__ import annotations
 
 import pytest
 
-from tests.mutants.catalogue import ALL, FAMILIES, RARE
-from tests.mutants.kill import EVENTS, seeds_to_kill
+from tests.mutants.catalogue import ALL, FAMILIES, OF_MEMBERS, RARE
+from tests.mutants.kill import seeds_to_kill, violation_of_cores
 from tests.mutants.patches import Mutant
-from tests.simulation.cluster import run_schedule
 
 SEEDS_MAX = 30
-QUICK = [mutant for mutant in ALL if mutant.__name__ not in RARE]
+QUICK = [mutant for mutant in ALL if mutant.__name__ not in RARE | OF_MEMBERS]
 
 
 @pytest.mark.parametrize("mutant", QUICK, ids=lambda mutant: str(mutant.__name__))
 def test_the_bug_is_found(mutant: Mutant) -> None:
-    assert seeds_to_kill(mutant, SEEDS_MAX) is not None, f"{mutant.__name__} survives {SEEDS_MAX} schedules"
+    assert seeds_to_kill(mutant, SEEDS_MAX, violation_of_cores) is not None, (
+        f"{mutant.__name__} survives {SEEDS_MAX} schedules"
+    )
 
 
 def test_without_a_bug_nothing_is_found() -> None:
-    assert [seed for seed in range(1, SEEDS_MAX + 1) if run_schedule(seed, events=EVENTS).violation] == []
+    assert [seed for seed in range(1, SEEDS_MAX + 1) if violation_of_cores(seed)] == []
 
 
 def test_every_bug_names_its_row() -> None:

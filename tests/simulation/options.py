@@ -47,7 +47,7 @@ class Options:
             pause=sometimes(0.02),
             partition=sometimes(0.03),
             one_way=sometimes(0.03, 0.4),
-            compaction=sometimes(0.1),
+            compaction=sometimes(random.choice((0.1, 0.1, 0.8))),
             proposal=random.choice((0.1, 0.4, 0.8)),
             read=sometimes(0.3),
             tick_skew=random.random() < 0.4,

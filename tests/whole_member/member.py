@@ -41,6 +41,7 @@ from tests.whole_member.world import Life, World
 HEARTBEAT_S = 0.05
 ELECTION_S = 0.5
 TURN_S = 0.001
+CLOCK_OFFSET_S = 1e5
 WAL = "/wal"
 CLUSTER_ID = 0xC0FFEE
 
@@ -138,6 +139,7 @@ class SimulatedMember:
         self.id = member_id
         self.directory = directory
         self.random = Random(world.random.getrandbits(64))
+        self.clock_rate = self.random.uniform(1 - options.clock_skew, 1 + options.clock_skew)
         self.disk = SimulatedDisk()
         self.life: Life | None = None
         self.slow_until = 0.0
@@ -167,7 +169,12 @@ class SimulatedMember:
 
     def _start(self) -> None:
         """As kvstore/member.py's start() and _build() do it."""
-        life = Life(self.world, f"n{self.id}")
+        life = Life(
+            self.world,
+            f"n{self.id}",
+            clock_rate=self.clock_rate,
+            clock_offset=self.random.uniform(0, CLOCK_OFFSET_S),
+        )
         self.starts += 1
         self.disk.fsync_broken = False
         for name in os.listdir(self._snap):
@@ -182,7 +189,7 @@ class SimulatedMember:
             self.directory,
             sync=False,
             on_failure=self._fail,
-            now=lambda: self.world.now,
+            now=life.now,
             wake=self._wake,
             opener=self.storage.open,
         )
@@ -226,7 +233,7 @@ class SimulatedMember:
                 trim_commands=self.options.trim_commands,
                 tail_commands=self.options.tail_commands,
             ),
-            now=lambda: self.world.now,
+            now=life.now,
             call_soon=lambda call: life.later(self.random.uniform(0, TURN_S), call),
             send_snapshot=self._send_snapshot,
             install_snapshot=self._install_snapshot,
@@ -254,8 +261,8 @@ class SimulatedMember:
             self.driver,
             self.machine,
             self._transport,
-            now=lambda: self.world.now,
-            call_later=life.later,
+            now=life.now,
+            call_later=life.call_later,
             timeout_s=self.options.request_timeout_s,
         )
         context = Context(
@@ -264,8 +271,8 @@ class SimulatedMember:
             machine=self.machine,
             cluster_id=CLUSTER_ID,
             member_id=self.id,
-            now=lambda: self.world.now,
-            call_later=life.later,
+            now=life.now,
+            call_later=life.call_later,
         )
         self.watches = WatchService(context, self.random)
         self.watches.fragment_bytes = self.options.fragment_bytes
@@ -286,7 +293,7 @@ class SimulatedMember:
 
     def _schedule_tick(self) -> None:
         assert self.life is not None
-        self.life.later(HEARTBEAT_S * self.random.uniform(0.95, 1.05), self._tick)
+        self.life.call_later(HEARTBEAT_S * self.random.uniform(0.95, 1.05), self._tick)
 
     def _tick(self) -> None:
         self._schedule_tick()

@@ -33,6 +33,7 @@ class Options:
     storage_delay_s: float
     transfer_rate: float
     down_s: float
+    clock_skew: float  # a member's clock goes faster or slower by up to this share
     # bounds of the members' own, small so that they are reached
     segment_bytes: int
     trim_commands: int
@@ -80,6 +81,7 @@ class Options:
             storage_delay_s=random.choice((0.002, 0.05, 0.4)),
             transfer_rate=sometimes(0.5, 0.3),
             down_s=random.choice((0.1, 0.5, 1.5)),
+            clock_skew=random.choice((0.0, 0.0, 0.01, 0.1)),
             segment_bytes=random.choice((4 << 10, 16 << 10)),
             trim_commands=random.choice((0, 5, 30, 10_000)),
             tail_commands=random.choice((0, 0, 5, 30)),

@@ -77,6 +77,7 @@ class Schedule:
             )
             for each in range(1, self.count + 1)
         }
+        self.history.clock_rate_max = max(1.0, *(member.clock_rate for member in self.members.values()))
         for member in self.members.values():
             member.gone = self._restart_later
         self.clients = Clients(self.world, self.options, self, self.history)

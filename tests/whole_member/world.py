@@ -12,13 +12,26 @@ from random import Random
 
 
 class Life:
-    """One start of a member to its end: what may run on its behalf."""
+    """One start of a member to its end: what may run on its behalf, and by which clock."""
 
-    def __init__(self, world: World, name: str) -> None:
+    def __init__(
+        self, world: World, name: str, *, clock_rate: float = 1.0, clock_offset: float = 0.0
+    ) -> None:
+        """clock_rate: its seconds to a second of the world's; clock_offset: what its clock shows at 0."""
         self.world = world
         self.name = name
+        self._clock_rate = clock_rate
+        self._clock_offset = clock_offset
         self.ended = False
         self.paused_until = 0.0
+
+    def now(self) -> float:
+        """By the member's own clock."""
+        return self._clock_offset + self.world.now * self._clock_rate
+
+    def call_later(self, delay: float, call: Callable[[], None]) -> None:
+        """later(), by the member's own clock."""
+        self.later(delay / self._clock_rate, call)
 
     def later(self, delay: float, call: Callable[[], None]) -> None:
         """Runs call unless the life has ended by then; not before a pause has."""
