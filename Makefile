@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help venv proto demo test check fix sim mutants verify-ci verify bench clean
+.PHONY: help venv proto demo test check fix sim mutants verify-ci verify programs bench clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -46,6 +46,9 @@ verify-ci: $(STAMP) ## the deep checks, a quarter of an hour of them
 verify: $(STAMP) ## the deep checks at full length, hours; SCALE=0.01 for a share, RECORD=1 to publish the counts
 	$(BIN)/python -m tests.verification --release --scale $(or $(SCALE),1) --first-seed $(or $(SEED),1) \
 		$(if $(RECORD),--record)
+
+programs: $(STAMP) ## programs that people run on etcd, run here: Patroni with two PostgreSQL (SERVER=etcd: there)
+	$(BIN)/python -m tests.programs.patroni --server $(or $(SERVER),kvstore)
 
 bench: $(STAMP)  ## put, and announce to routed, beside etcd in one run
 	$(BIN)/python -m benchmarks
