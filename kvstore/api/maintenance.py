@@ -19,6 +19,8 @@ from kvstore.pb.etcdserverpb_pb2 import (
 )
 from kvstore.rpc import Methods, Status, UnaryCall, UnaryMethod
 from kvstore.version import CLUSTER_VERSION, ETCD_VERSION
+from raft import ConfState
+from raft.quorum import voters_of
 
 TRANSFER_LOOK_S = 0.005
 
@@ -47,7 +49,7 @@ class MaintenanceService:
             raftTerm=node.term,
             raftAppliedIndex=machine.applied_index,
             dbSizeInUse=machine.db_size_in_use,
-            isLearner=context.member_id in (*node.conf.learners, *node.conf.learners_next),
+            isLearner=is_learner(node.conf, context.member_id),
             storageVersion=CLUSTER_VERSION,
             dbSizeQuota=max(0, context.config.quota_backend_bytes),
         )
@@ -118,4 +120,9 @@ class MaintenanceService:
         call.reply(DefragmentResponse().SerializeToString())
 
 
-__all__ = ["MaintenanceService", "Status"]
+def is_learner(conf: ConfState, member_id: int) -> bool:
+    """Whether a member has no vote. One that was just added and has heard nothing yet has none either."""
+    return member_id not in voters_of(conf)
+
+
+__all__ = ["MaintenanceService", "Status", "is_learner"]
