@@ -37,6 +37,8 @@ class Kind(IntEnum):
     MEMBER_PUBLISH = 8  # kvstore.internal.MemberRecord
     ALARM = 9  # etcdserverpb.AlarmRequest
     MEMBER_UPDATE = 10  # etcdserverpb.Member: ID and peerURLs
+    ANNOUNCE = 30  # kvstore.internal.Announce
+    ANNOUNCE_END = 31  # kvstore.internal.AnnounceEnd
 
 
 class BatchHeader(NamedTuple):

@@ -61,6 +61,16 @@ class LeaseNotFound(StoreError): ...
 class LeaseExists(StoreError): ...
 
 
+class InstanceTaken(StoreError):
+    """The instance's key is announced by a stream that lives, under another lease."""
+
+
+class InvalidAnnouncement(InvalidRequest):
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class MemberNotFound(StoreError): ...
 
 

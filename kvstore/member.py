@@ -29,6 +29,7 @@ from kvstore.api.health import HealthService
 from kvstore.api.kv import KvService
 from kvstore.api.lease import LeaseService
 from kvstore.api.maintenance import MaintenanceService
+from kvstore.api.readiness import ReadinessService
 from kvstore.api.watch import WatchService
 from kvstore.commands import Kind
 from kvstore.config import Config, Url
@@ -390,6 +391,7 @@ class MemberProcess:
             **KvService(context).methods(),
             **self.watches.methods(),
             **LeaseService(context, self.keeper, self._random).methods(),
+            **ReadinessService(context, self.keeper, self._random).methods(),
             **ClusterService(context, self.changes).methods(),
             **MaintenanceService(context).methods(),
             **HealthService().methods(),

@@ -30,6 +30,7 @@ TABLE: dict[type[errors.StoreError], tuple[Status, str]] = {
     errors.LeaseTtlTooLarge: (_RANGE, "etcdserver: too large lease TTL"),
     errors.LeaseNotFound: (_MISSING, "etcdserver: requested lease not found"),
     errors.LeaseExists: (_FAILED, "etcdserver: lease already exists"),
+    errors.InstanceTaken: (_FAILED, "kvstore: the instance is announced by somebody else"),
     errors.MemberNotFound: (_MISSING, "etcdserver: member not found"),
     errors.MemberExists: (_FAILED, "etcdserver: member ID already exist"),
     errors.PeerUrlExists: (_FAILED, "etcdserver: Peer URLs already exists"),
@@ -95,6 +96,8 @@ TABLE: dict[type[errors.StoreError], tuple[Status, str]] = {
 
 def status_of(error: errors.StoreError) -> tuple[Status, str]:
     """The code and string of an error; a class without a row of its own takes its nearest base's."""
+    if isinstance(error, errors.InvalidAnnouncement):
+        return _INVALID, f"kvstore: {error.reason}"
     if isinstance(error, errors.PrefixQuotaExceeded):
         return _EXHAUSTED, f"kvstore: {error.reason}"
     for kind in type(error).__mro__:

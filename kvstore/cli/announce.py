@@ -32,6 +32,7 @@ from kvstore.readiness.process import CommandNotStarted
 if TYPE_CHECKING:
     from kvstore.client import Client
 
+TTL_MIN_MS = 500  # the store's
 EXAMPLES = """\b
 Examples:
   # A web server is announced as soon as its health page answers, and withdrawn before it is stopped:
@@ -99,6 +100,13 @@ def full_address(address: str, endpoint: str) -> str:
 )
 @click.option(
     "--ttl", type=Duration(), default="2s", show_default=True, help="How long it stays if we vanish."
+)
+@click.option(
+    "--grace",
+    type=Duration(),
+    default="500ms",
+    show_default=True,
+    help="How long it stays when our connection breaks; 0 to go at once.",
 )
 @click.option("--interval", type=Duration(), default="200ms", show_default=True, help="Between two checks.")
 @click.option("--timeout", type=Duration(), default="1s", show_default=True, help="For one check.")
@@ -171,7 +179,8 @@ def _plan(
         check=options["check_text"],
         check_timeout_s=options["timeout"],
         policy=policy,
-        ttl_s=max(1, math.ceil(options["ttl"])),
+        ttl_ms=max(TTL_MIN_MS, math.ceil(options["ttl"] * 1000)),
+        grace_ms=math.ceil(options["grace"] * 1000),
         drain_s=options["drain"],
         stop_timeout_s=options["stop_timeout"],
         command=command,

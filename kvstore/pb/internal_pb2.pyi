@@ -61,22 +61,52 @@ class MemberChanged(_message.Message):
     def __init__(self, error: _Optional[str] = ..., ID: _Optional[int] = ...) -> None: ...
 
 class LeaseExpire(_message.Message):
-    __slots__ = ("leader", "term", "IDs")
+    __slots__ = ("leader", "term", "IDs", "sessions")
     LEADER_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
     leader: int
     term: int
     IDs: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, leader: _Optional[int] = ..., term: _Optional[int] = ..., IDs: _Optional[_Iterable[int]] = ...) -> None: ...
+    sessions: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, leader: _Optional[int] = ..., term: _Optional[int] = ..., IDs: _Optional[_Iterable[int]] = ..., sessions: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class LeaseRecord(_message.Message):
-    __slots__ = ("ID", "ttl_ms")
+    __slots__ = ("ID", "ttl_ms", "session", "grace_ms")
     ID_FIELD_NUMBER: _ClassVar[int]
     TTL_MS_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    GRACE_MS_FIELD_NUMBER: _ClassVar[int]
     ID: int
     ttl_ms: int
-    def __init__(self, ID: _Optional[int] = ..., ttl_ms: _Optional[int] = ...) -> None: ...
+    session: int
+    grace_ms: int
+    def __init__(self, ID: _Optional[int] = ..., ttl_ms: _Optional[int] = ..., session: _Optional[int] = ..., grace_ms: _Optional[int] = ...) -> None: ...
+
+class Announce(_message.Message):
+    __slots__ = ("lease_id", "ttl_ms", "session", "key", "value")
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    TTL_MS_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    lease_id: int
+    ttl_ms: int
+    session: int
+    key: bytes
+    value: bytes
+    def __init__(self, lease_id: _Optional[int] = ..., ttl_ms: _Optional[int] = ..., session: _Optional[int] = ..., key: _Optional[bytes] = ..., value: _Optional[bytes] = ...) -> None: ...
+
+class AnnounceEnd(_message.Message):
+    __slots__ = ("lease_id", "session", "grace_ms")
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    GRACE_MS_FIELD_NUMBER: _ClassVar[int]
+    lease_id: int
+    session: int
+    grace_ms: int
+    def __init__(self, lease_id: _Optional[int] = ..., session: _Optional[int] = ..., grace_ms: _Optional[int] = ...) -> None: ...
 
 class PeerHello(_message.Message):
     __slots__ = ("protocol", "cluster_id", "from_id", "to_id", "data_id", "channel", "incarnation")

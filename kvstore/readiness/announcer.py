@@ -39,7 +39,8 @@ class Plan:
     check: str = "tcp"
     check_timeout_s: float = 1.0
     policy: Policy = field(default_factory=Policy)
-    ttl_s: int = 2
+    ttl_ms: int = 2000
+    grace_ms: int = 500
     drain_s: float = 0.05
     stop_timeout_s: float = 10.0
     withdraw_timeout_s: float = 1.0
@@ -61,7 +62,12 @@ async def run(plan: Plan) -> int:
             from kvstore.readiness.registrar import Registrar
 
             async with plan.make_client() as client:
-                registrar = Registrar(client, plan.ttl_s, withdraw_timeout_s=plan.withdraw_timeout_s)
+                registrar = Registrar(
+                    client,
+                    plan.ttl_ms,
+                    grace_ms=plan.grace_ms,
+                    withdraw_timeout_s=plan.withdraw_timeout_s,
+                )
                 await Announcer(plan, registrar, probe, ending).run()
             return await _stop(plan, child, ending)
 

@@ -26,6 +26,8 @@ _ID = struct.Struct(">q")
 _ANSWER = struct.Struct(">bq")  # 1: milliseconds; 0: no such lease; -1: not the leader
 EXPIRED_RETRY_S = 0.05
 EXPIRE_BATCH_MAX = 10_000
+SOON_S = 0.1
+"""A deadline nearer than this has a timer of its own and does not wait for the next tick."""
 
 Renewed = Callable[[int | None, errors.StoreError | None], None]
 
@@ -61,6 +63,8 @@ class LeaseKeeper:
         self._call_later = call_later
         self._timeout_s = timeout_s
         driver.on_role.append(self._role_changed)
+        driver.on_turn.append(self._begin_time)
+        self._timer_at: float | None = None
         self._leading = False
         self._term = 0  # in which it began to lead
 
@@ -79,6 +83,25 @@ class LeaseKeeper:
         """Whether the lessor's clock is the cluster's: this member leads, and in the term it was promoted in."""
         return self._leading and self._driver.is_leader and self._driver.term == self._term
 
+    def _begin_time(self) -> None:
+        """After every turn: the time of what it has granted or let go runs from here, not from the next tick."""
+        lessor = self._machine.lessor
+        if lessor.has_unscheduled and self._keeps_time:
+            lessor.schedule(self._now())
+            self._wake_in_time()
+
+    def _wake_in_time(self) -> None:
+        due, now = self._machine.lessor.next_deadline(), self._now()
+        if due is None or due > now + SOON_S or (self._timer_at is not None and self._timer_at <= due):
+            return
+        self._timer_at = due
+
+        def ring() -> None:
+            self._timer_at = None
+            self.tick()
+
+        self._call_later(max(0.0, due - now), ring)
+
     def tick(self) -> None:
         """Proposes the expiry of every lease that is due, in one entry. State drops it if the term is over: the
         term is the one whose clock this is, not one that a message has brought since and whose turn is to come."""
@@ -86,12 +109,14 @@ class LeaseKeeper:
             return
         due = self._machine.lessor.tick(self._now())
         for start in range(0, len(due), EXPIRE_BATCH_MAX):
-            expire = LeaseExpire(
-                leader=self._driver.member_id,
-                term=self._term,
-                IDs=due[start : start + EXPIRE_BATCH_MAX],
-            )
+            ids = due[start : start + EXPIRE_BATCH_MAX]
+            expire = LeaseExpire(leader=self._driver.member_id, term=self._term, IDs=ids)
+            leases = map(self._machine.lessor.get, ids)
+            sessions = [lease.session if lease is not None else 0 for lease in leases]
+            if any(sessions):
+                expire.sessions.extend(sessions)
             self._driver.propose(Kind.LEASE_EXPIRE, expire.SerializeToString(), _ignore)
+        self._wake_in_time()
 
     def renew(self, lease_id: int, done: Renewed) -> None:
         """done(milliseconds of the whole TTL, None); done(None, None) where the lease is gone."""

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from kvstore.client import Client, ClientError
 from kvstore.client.errors import Compacted
 from kvstore.readiness.instance import Instance, prefix
-from kvstore.readiness.registrar import Trouble
+from kvstore.readiness.trouble import Trouble
 from kvstore.routing.driver import Driver
 from kvstore.routing.view import DEFAULT_KEEP_S, Item, View
 

@@ -25,10 +25,11 @@ from kvstore.pb.etcdserverpb_pb2 import (
     PutRequest,
     TxnRequest,
 )
-from kvstore.pb.internal_pb2 import LeaseExpire, LeaseRecord, MemberRecord
+from kvstore.pb.internal_pb2 import Announce, AnnounceEnd, LeaseExpire, LeaseRecord, MemberRecord
+from kvstore.pb.readiness_pb2 import AnnounceResponse
 from kvstore.state import ranges, txn
 from kvstore.state.compaction import Compaction
-from kvstore.state.lessor import Lessor
+from kvstore.state.lessor import Lease, Lessor
 from kvstore.state.mvcc import Keyspace
 from kvstore.state.overlay import Latest, Overlay
 from kvstore.state.records import KV_AT
@@ -70,6 +71,8 @@ class Applier:
             Kind.MEMBER_PUBLISH: self._member_publish,
             Kind.ALARM: self._alarm,
             Kind.MEMBER_UPDATE: self._member_update,
+            Kind.ANNOUNCE: self._announce,
+            Kind.ANNOUNCE_END: self._announce_end,
         }
 
     def apply(self, kind: int, payload: bytes, term: int) -> Outcome:
@@ -172,9 +175,12 @@ class Applier:
     def _lease_grant(self, payload: bytes) -> bytes:
         request = LeaseGrantRequest.FromString(payload)
         lease = self._lessor.grant(request.ID, request.TTL * 1000)
-        record = LeaseRecord(ID=lease.id, ttl_ms=lease.ttl_ms)
-        self._overlay.filling.operations[LEASES, lease_place(lease.id)] = record.SerializeToString()
+        self._store_lease(lease)
         return LeaseGrantResponse(ID=lease.id, TTL=request.TTL).SerializeToString()
+
+    def _store_lease(self, lease: Lease) -> None:
+        record = LeaseRecord(ID=lease.id, ttl_ms=lease.ttl_ms, session=lease.session, grace_ms=lease.grace_ms)
+        self._overlay.filling.operations[LEASES, lease_place(lease.id)] = record.SerializeToString()
 
     def _lease_revoke(self, payload: bytes) -> bytes:
         self._revoke(LeaseRevokeRequest.FromString(payload).ID)
@@ -185,8 +191,10 @@ class Applier:
         happens when the leader that proposed it had lost its term: its successor gave every lease more time."""
         request = LeaseExpire.FromString(payload)
         if request.term == self._term:
-            for lease_id in request.IDs:
-                if self._lessor.exists(lease_id):
+            sessions = request.sessions or [0] * len(request.IDs)
+            for lease_id, session in zip(request.IDs, sessions, strict=True):
+                lease = self._lessor.get(lease_id)
+                if lease is not None and lease.session == session:
                     self._revoke(lease_id)
                     self.keyspace.end()
         return b""
@@ -203,6 +211,44 @@ class Applier:
             )
             self.keyspace.delete(key, before)
             operations[LEASE_KEYS, attachment(lease_id, key)[0]] = None
+
+    # Instances
+
+    def _announce(self, payload: bytes) -> bytes:
+        """Lease and key in one revision. Announced again as it is, under its lease, nothing is written: who
+        comes back within the grace is not news to any router."""
+        request, lessor = Announce.FromString(payload), self._lessor
+        before = self.keyspace.current(request.key)
+        held = before.lease if before is not None else 0
+        holder = lessor.get(held) if held != request.lease_id else None
+        if holder is not None and holder.session and not holder.grace_ms:
+            raise errors.InstanceTaken
+        lease = lessor.get(request.lease_id)
+        if lease is None:
+            lease = lessor.grant(request.lease_id, request.ttl_ms)
+        elif not lease.session or lease.keys - {request.key}:
+            raise errors.LeaseExists  # somebody else's, or another instance's
+        lease.ttl_ms = request.ttl_ms
+        self._store_lease(lessor.hold(lease.id, request.session))
+        is_there = before is not None and before.version and held == lease.id
+        if not is_there or ranges.value_of(before) != request.value:
+            self.write_put(PutRequest(key=request.key, value=request.value, lease=lease.id))
+        if holder is not None and holder.session:
+            self._revoke(holder.id)  # it held this key alone, and has none any more
+        reply = AnnounceResponse(lease_id=lease.id, ttl_ms=lease.ttl_ms)
+        return reply.SerializeToString()
+
+    def _announce_end(self, payload: bytes) -> bytes:
+        """Obeyed only where the stream that ended still holds the lease."""
+        request = AnnounceEnd.FromString(payload)
+        lease = self._lessor.get(request.lease_id)
+        if lease is None or lease.session != request.session:
+            return b""
+        if request.grace_ms:
+            self._store_lease(self._lessor.let_go(lease.id, request.grace_ms))
+        else:
+            self._revoke(lease.id)
+        return b""
 
     # Members, alarms
 

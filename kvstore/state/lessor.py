@@ -5,8 +5,8 @@ detach(), which apply.py calls; apply has no clock, so a lease granted while thi
 at the next schedule() or tick(). Invariants:
   1. While demoted no lease has a deadline; promote() gives each its whole TTL, as etcd does, because a new
      leader cannot know what the old one had promised.
-  2. Every lease with a deadline has exactly one heap entry, at or before what it is due for. A renewal moves
-     the deadline and leaves the heap alone; the entry finds out when it comes up.
+  2. Every lease with a deadline has exactly one heap entry that counts, `queued`, at or before what it is due
+     for. A renewal moves the deadline and leaves the heap alone; the entry finds out when it comes up.
   3. A lease whose deadline has passed is never renewed: it waits for its revocation (or the next leader).
 Remaining-TTL checkpoints (design, decision 8) come in at promote(): it is the one place that sets a deadline
 from anything but the TTL.
@@ -30,7 +30,15 @@ class Lease:
     id: int
     ttl_ms: int
     keys: set[bytes] = field(default_factory=set)
+    session: int = 0  # of an announced instance: the stream that holds it
+    grace_ms: int = 0  # that stream has broken, and this is all the lease has had since
     deadline: float | None = None  # seconds; None while this member does not lead, or before schedule()
+    queued: float | None = None  # when its entry in the heap comes up
+
+    @property
+    def span_s(self) -> float:
+        """How long it lives when nothing is heard."""
+        return (self.grace_ms or self.ttl_ms) / 1000
 
 
 class Lessor:
@@ -59,6 +67,24 @@ class Lessor:
         if lease is None:
             raise errors.LeaseNotFound
         return lease
+
+    def hold(self, lease_id: int, session: int) -> Lease:
+        """A stream announces the instance on this lease: from now on it is that stream's, for its whole TTL."""
+        lease = self._leases[lease_id]
+        lease.session, lease.grace_ms = session, 0
+        self._begin_anew(lease)
+        return lease
+
+    def let_go(self, lease_id: int, grace_ms: int) -> Lease:
+        """That stream has broken: the lease has its grace left, or the rest of its TTL where that is less."""
+        lease = self._leases[lease_id]
+        lease.grace_ms = min(grace_ms, lease.ttl_ms)
+        self._begin_anew(lease)
+        return lease
+
+    def _begin_anew(self, lease: Lease) -> None:
+        if self._leading:
+            self._unscheduled.append(lease.id)
 
     def attach(self, lease_id: int, key: bytes) -> None:
         self._leases[lease_id].keys.add(key)
@@ -93,8 +119,8 @@ class Lessor:
         self._leading = True
         self._unscheduled = []
         for lease in self._leases.values():
-            lease.deadline = now + lease.ttl_ms / 1000
-        self._heap = [(now + lease.ttl_ms / 1000, lease.id) for lease in self._leases.values()]
+            lease.deadline = lease.queued = now + lease.span_s
+        self._heap = [(now + lease.span_s, lease.id) for lease in self._leases.values()]
         heapq.heapify(self._heap)
 
     def demote(self) -> None:
@@ -103,15 +129,25 @@ class Lessor:
         self._heap = []
         self._unscheduled = []
         for lease in self._leases.values():
-            lease.deadline = None
+            lease.deadline = lease.queued = None
+
+    @property
+    def has_unscheduled(self) -> bool:
+        return bool(self._unscheduled)
 
     def schedule(self, now: float) -> None:
-        """Starts the time of leases granted since the last call."""
+        """Starts the time of leases granted, announced or let go since the last call."""
         for lease_id in self._unscheduled:
             lease = self._leases.get(lease_id)
-            if lease is not None and lease.deadline is None:
-                lease.deadline = now + lease.ttl_ms / 1000
-                heapq.heappush(self._heap, (lease.deadline, lease_id))
+            if lease is None:
+                continue
+            due = now + lease.span_s
+            if lease.grace_ms and lease.deadline is not None:
+                due = min(due, lease.deadline)
+            lease.deadline = due
+            if lease.queued is None or due < lease.queued:
+                lease.queued = due
+                heapq.heappush(self._heap, (due, lease_id))
         self._unscheduled = []
 
     def tick(self, now: float) -> list[int]:
@@ -122,15 +158,16 @@ class Lessor:
         due: list[int] = []
         heap = self._heap
         while heap and heap[0][0] <= now:
-            _, lease_id = heapq.heappop(heap)
+            came_up, lease_id = heapq.heappop(heap)
             lease = self._leases.get(lease_id)
-            if lease is None or lease.deadline is None:
+            if lease is None or lease.deadline is None or came_up != lease.queued:
                 continue
-            if lease.deadline > now:
-                heapq.heappush(heap, (lease.deadline, lease_id))
-            else:
+            if lease.deadline <= now:
                 due.append(lease_id)
-                heapq.heappush(heap, (now + EXPIRE_AGAIN_S, lease_id))
+                lease.queued = now + EXPIRE_AGAIN_S
+            else:
+                lease.queued = lease.deadline
+            heapq.heappush(heap, (lease.queued, lease_id))
         return due
 
     def next_deadline(self) -> float | None:
@@ -152,7 +189,7 @@ class Lessor:
             return None
         if lease.deadline <= now:
             return EXPIRED
-        lease.deadline = now + lease.ttl_ms / 1000
+        lease.deadline = now + lease.span_s
         return lease.ttl_ms
 
     def remaining_ms(self, lease_id: int, now: float) -> int | None:

@@ -85,7 +85,8 @@ def load_leases(store: Tables) -> Lessor:
     lessor = Lessor()
     for _, value in store.table(LEASES):
         record = LeaseRecord.FromString(value)
-        lessor.grant(record.ID, record.ttl_ms)
+        lease = lessor.grant(record.ID, record.ttl_ms)
+        lease.session, lease.grace_ms = record.session, record.grace_ms
     for place, long_key in store.table(LEASE_KEYS):
         lease_id = _signed(ID.unpack_from(place)[0])
         lessor.attach(lease_id, long_key or place[ID.size :])

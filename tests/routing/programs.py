@@ -50,6 +50,7 @@ class Store:
 
     def __init__(self, program: str, folder: Path) -> None:
         client, peer = free_ports(2)
+        self.is_ours = program == "kvstore"
         self.endpoint = f"127.0.0.1:{client}"
         self._log = folder / "store.log"
         self._process: subprocess.Popen[bytes] | None = None

@@ -106,3 +106,37 @@ def test_grant_and_revoke_refuse_what_etcd_refuses() -> None:
         lessor.grant(0, 1000)
     with pytest.raises(LeaseNotFound):
         lessor.revoke(9)
+
+
+def test_let_go_it_has_its_grace_and_no_more_than_was_left() -> None:
+    lessor = leading((1, 2000), (2, 2000))
+    assert lessor.let_go(1, 500).grace_ms == 500
+    assert lessor.has_unscheduled
+    lessor.schedule(101.0)
+    assert lessor.next_deadline() == 101.5
+    lessor.let_go(2, 500)
+    lessor.schedule(101.8)
+    assert lessor.tick(101.999) == [1]
+    assert lessor.tick(102.0) == [2], "its TTL was over before its grace"
+
+
+def test_held_again_it_has_its_whole_ttl_and_one_entry_that_counts() -> None:
+    lessor = leading((1, 2000))
+    for session in range(2, 10):
+        lessor.let_go(1, 500)
+        lessor.schedule(101.0)
+        lessor.hold(1, session)
+        lessor.schedule(101.2)
+    assert lessor.tick(101.6) == []
+    assert lessor.tick(103.1) == []
+    assert lessor.tick(103.2) == [1]
+    assert lessor.tick(103.3) == []
+
+
+def test_a_renewal_within_the_grace_is_one_of_the_grace() -> None:
+    lessor = leading((1, 2000))
+    lessor.let_go(1, 500)
+    lessor.schedule(100.0)
+    assert lessor.keepalive(1, 100.4) == 2000
+    assert lessor.tick(100.85) == []
+    assert lessor.tick(100.9) == [1]

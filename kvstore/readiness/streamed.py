@@ -1,0 +1,151 @@
+"""Announcing in one call: one stream to one member grants, puts, keeps alive and withdraws (kvstore.v1.Readiness).
+
+The stream is opened while the instance is still starting, so that announcing is one message and its answer. A stream
+that breaks is opened again, at another endpoint where there is one, and the instance announced under the lease it
+had: within the grace nobody notices, and after it it is announced anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+
+from kvstore.client import Client, ClientError
+from kvstore.client.endpoints import Endpoint
+from kvstore.client.errors import Unimplemented
+from kvstore.client.methods import ANNOUNCE
+from kvstore.client.stream import Stream
+from kvstore.pb.readiness_pb2 import Announcement, AnnounceRequest, AnnounceResponse, KeepAlive, Withdraw
+from kvstore.readiness.instance import Instance, encode
+from kvstore.readiness.trouble import Trouble, say_announced
+
+DIAL_TIMEOUT_S = 2.0
+
+log = logging.getLogger(__name__)
+AnnounceStream = Stream[AnnounceRequest, AnnounceResponse]
+
+
+class Streamed:
+    """As Registrar; run() raises Unimplemented where the store has no such call, before it has announced."""
+
+    def __init__(self, client: Client, ttl_ms: int, *, grace_ms: int, withdraw_timeout_s: float) -> None:
+        self._caller = client.caller
+        self._ttl_ms = ttl_ms
+        self._grace_ms = grace_ms
+        self._withdraw_timeout_s = withdraw_timeout_s
+        self._wanted: Instance | None = None
+        self.announced: Instance | None = None
+        self._changed = asyncio.Event()
+        # One for all its streams: whoever announces again under it is known to be the same.
+        self._lease_id = random.SystemRandom().getrandbits(63) | 1
+        self._touched = False  # the store may hold it, under this lease
+        self._trouble = Trouble("trying again until it does")
+
+    def want(self, instance: Instance | None) -> None:
+        self._wanted = instance
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Ends by being cancelled: then what is announced is withdrawn first."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            problem: ClientError | None = None
+            for endpoint in self._caller.choice.order(clock()):
+                try:
+                    await self._caller.connect(endpoint, DIAL_TIMEOUT_S)
+                    await self._hold(endpoint)
+                except Unimplemented:
+                    raise
+                except ClientError as error:
+                    self._caller.note(endpoint, error)
+                    problem = error
+            if problem is not None:
+                await self._trouble.met(problem)
+
+    async def _hold(self, endpoint: Endpoint) -> None:
+        """One stream, for as long as it lasts. Raises what ended it."""
+        stream: AnnounceStream = Stream(endpoint, self._caller.open_stream(endpoint, ANNOUNCE))
+        self.announced = None  # on this stream
+        try:
+            if not self._touched:
+                # A withdrawal of nothing tells whether the store knows the call, before it matters.
+                await self._ask(stream, AnnounceRequest(withdraw=Withdraw()))
+                self._trouble.over()
+            while True:
+                await self._follow(stream)
+        except asyncio.CancelledError:
+            await self._withdraw_at_the_end(stream)
+            raise
+        finally:
+            await stream.close()
+
+    async def _follow(self, stream: AnnounceStream) -> None:
+        """One step: what is wanted now is made so, or a third of the TTL passes and the lease is renewed."""
+        self._changed.clear()
+        wanted = self._wanted
+        if wanted is not None and wanted != self.announced:
+            await self._announce(stream, wanted)
+        elif wanted is None and self._touched:
+            await self._ask(stream, AnnounceRequest(withdraw=Withdraw()))
+            self._withdrawn()
+        elif not await self._rest(stream) and self.announced is not None:
+            await self._renew(stream)
+
+    async def _rest(self, stream: AnnounceStream) -> bool:
+        """Until something else is wanted (True) or a third of the TTL has passed. Raises what broke the stream:
+        the grace begins when the member notices, so this side must not notice later."""
+        changed = asyncio.ensure_future(self._changed.wait())
+        broken = asyncio.ensure_future(stream.read(None))
+        try:
+            done, _ = await asyncio.wait(
+                (changed, broken), timeout=self._ttl_ms / 3000, return_when=asyncio.FIRST_COMPLETED
+            )
+            if broken in done:
+                broken.result()
+            return changed in done
+        finally:
+            changed.cancel()
+            broken.cancel()
+
+    async def _announce(self, stream: AnnounceStream, instance: Instance) -> None:
+        self._touched = True
+        request = Announcement(
+            key=instance.key,
+            value=encode(instance),
+            lease_id=self._lease_id,
+            ttl_ms=self._ttl_ms,
+            grace_ms=self._grace_ms,
+        )
+        answer = await self._ask(stream, AnnounceRequest(announce=request))
+        self.announced = instance
+        self._trouble.over()
+        say_announced(instance, answer.header.revision)
+
+    async def _renew(self, stream: AnnounceStream) -> None:
+        answer = await self._ask(stream, AnnounceRequest(keep_alive=KeepAlive()))
+        if answer.kind == AnnounceResponse.LOST:
+            log.warning("the lease is lost; announcing again")
+            self.announced = None
+
+    async def _withdraw_at_the_end(self, stream: AnnounceStream) -> None:
+        if not self._touched:
+            return
+        try:
+            async with asyncio.timeout(self._withdraw_timeout_s):
+                await stream.write(AnnounceRequest(withdraw=Withdraw()))
+                while (await stream.read(None)).kind != AnnounceResponse.WITHDRAWN:
+                    pass  # an answer that was still on its way
+        except (ClientError, TimeoutError) as problem:
+            reason = str(problem) or "no answer in time"
+            log.warning("not withdrawn (%s); the store drops it within %d ms", reason, self._ttl_ms)
+        else:
+            self._withdrawn()
+
+    def _withdrawn(self) -> None:
+        self._touched, self.announced = False, None
+        log.info("withdrawn")
+
+    async def _ask(self, stream: AnnounceStream, request: AnnounceRequest) -> AnnounceResponse:
+        await stream.write(request)
+        return await stream.read(max(self._ttl_ms / 1000, self._caller.settings.timeout_s))
