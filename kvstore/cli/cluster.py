@@ -32,7 +32,7 @@ def endpoint() -> None:
 @click.pass_obj
 def status(settings: Settings, arguments: tuple[str, ...], cluster: bool) -> None:
     """Print the version, size, role and progress of each server."""
-    printer = settings.printer(table=True)
+    printer = settings.printer(table=True, protobuf=False)
     from kvstore.cli.output import EndpointStatus
     from kvstore.cli.run import write
     from kvstore.client.methods import STATUS
@@ -54,7 +54,7 @@ def status(settings: Settings, arguments: tuple[str, ...], cluster: bool) -> Non
 @click.pass_obj
 def hashkv(settings: Settings, arguments: tuple[str, ...], cluster: bool, rev: int) -> None:
     """Print a hash of each server's history: members that agree print the same."""
-    printer = settings.printer(table=True)
+    printer = settings.printer(table=True, protobuf=False)
     from kvstore.cli.output import EndpointHash
     from kvstore.cli.run import write
     from kvstore.client.methods import HASH_KV
@@ -77,7 +77,7 @@ def hashkv(settings: Settings, arguments: tuple[str, ...], cluster: bool, rev: i
 @click.pass_obj
 def health(settings: Settings, arguments: tuple[str, ...], cluster: bool) -> None:
     """Have each server answer a linearizable read. Exit status 1 if one does not."""
-    printer = settings.printer(table=True)
+    printer = settings.printer(table=True, protobuf=False)
     from kvstore.cli.output import EndpointHealth
     from kvstore.cli.run import write
     from kvstore.client.errors import ClientError

@@ -30,6 +30,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "move-leader": ("kvstore.cli.member", "Hand leadership over to a member"),
     "endpoint": ("kvstore.cli.cluster", "Servers one by one: status, health, hashkv"),
     "alarm": ("kvstore.cli.cluster", "Alarms: list, disarm"),
+    "auth": ("kvstore.cli.auth", "Authentication: enable, disable, status"),
+    "user": ("kvstore.cli.user", "Users: add, delete, get, list, passwd, grant-role, revoke-role"),
+    "role": ("kvstore.cli.role", "Roles: add, delete, get, list, grant-permission, revoke-permission"),
     "announce": ("kvstore.cli.announce", "Tell the store that this instance is ready"),
     "route": ("kvstore.cli.route", "Send traffic to the instances that are ready"),
 }

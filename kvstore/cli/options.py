@@ -6,7 +6,7 @@ command asks for one, because kvctl's start is mostly imports.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kvstore.cli.output import Printer
     from kvstore.client import Client
 
-FORMATS = ("simple", "json", "fields", "table")
+FORMATS = ("simple", "json", "fields", "table", "protobuf")
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ class Settings:
             credentials=self._credentials(),
         )
 
-    def printer(self, *, table: bool = False) -> Printer:
-        """table: the command can be written as a table. Refusing comes before anything is done."""
+    def printer(self, *, table: bool = False, fields: bool = True, protobuf: bool = True) -> Printer:
+        """Of which formats the command's answer has. Refusing comes before anything is done."""
         from kvstore.cli.output import printer
 
         if self.write_out not in FORMATS:
             raise CommandFailed("unsupported output format", BAD_FEATURE)
-        if self.write_out == "table" and not table:
-            raise CommandFailed("table not supported as output format", BAD_FEATURE)
+        if not {"table": table, "fields": fields, "protobuf": protobuf}.get(self.write_out, True):
+            raise CommandFailed(f"{self.write_out} not supported as output format", BAD_FEATURE)
         return printer(self.write_out, hex_strings=self.hex)
 
     def _credentials(self) -> Any:
@@ -74,6 +74,11 @@ class Settings:
                 raise CommandFailed(f"{path}: {problem.strerror}") from None
 
         return grpc.ssl_channel_credentials(content(self.cacert), content(self.key), content(self.cert))
+
+
+def one_of(*words: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """What a shell offers for a flag that takes one of these; the command itself says what is wrong."""
+    return lambda context, parameter, begun: [word for word in words if word.startswith(begun)]
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
@@ -102,7 +107,10 @@ def _flags() -> list[click.Option]:
         ),
         click.Option(["--dial-timeout"], type=Duration(), help="Limit for one connection.  [default: 2s]"),
         click.Option(
-            ["-w", "--write-out"], metavar="FORMAT", help="simple, json, fields or table.  [default: simple]"
+            ["-w", "--write-out"],
+            metavar="FORMAT",
+            shell_complete=one_of(*FORMATS),
+            help="simple, json, fields, table or protobuf.  [default: simple]",
         ),
         click.Option(["--hex"], is_flag=True, default=None, help="Print keys and values as \\x.. escapes."),
         click.Option(["--debug"], is_flag=True, default=None, help="Say more when something fails."),

@@ -13,6 +13,7 @@ from kvstore.cli.failures import CommandFailed
 from kvstore.cli.options import Settings
 from kvstore.client import Client, OutcomeUnknown
 from kvstore.client.errors import ClientError, RequestTimeout, Unreachable
+from kvstore.client.methods import Method, Request, Response
 
 Result = TypeVar("Result")
 
@@ -37,6 +38,18 @@ def with_client(
             click.echo(f"{type(error).__name__} ({error.code.name}): {error.message}", err=True)
         text = explain(error, settings)
         raise CommandFailed(f"{failing} ({text})" if failing else text) from None
+
+
+def ask(
+    settings: Settings, method: Method[Request, Response], request: Request, *, write: bool = True
+) -> Response:
+    """One call. write: it has an effect, so it is not repeated where that would be in doubt."""
+
+    async def do(client: Client) -> Response:
+        call = client.caller.write if write else client.caller.read
+        return await call(method, request)
+
+    return with_client(settings, do)
 
 
 def explain(error: ClientError, settings: Settings) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from kvstore.client.results import Header, WatchBatch
 from kvstore.pb import etcdserverpb_pb2 as pb
@@ -65,9 +65,13 @@ class Printer(Protocol):
     def endpoint_health(self, found: Sequence[EndpointHealth]) -> bytes: ...
     def endpoint_hashkv(self, found: Sequence[EndpointHash]) -> bytes: ...
     def alarms(self, response: pb.AlarmResponse) -> bytes: ...
+    def role(self, name: str, response: pb.AuthRoleGetResponse) -> bytes: ...
+    def names(self, response: Any, names: Sequence[str]) -> bytes: ...
+    def reply(self, response: Any, text: str) -> bytes:
+        """An answer that says little more than that it was done. text: what simple prints, without line end."""
 
 
 def printer(name: str, *, hex_strings: bool) -> Printer:
-    """Of simple, json, fields, table. Imports the one it needs: rich alone takes longer than kvctl's start."""
+    """Of options.FORMATS. Imports the one it needs: rich alone takes longer than kvctl's start."""
     made = importlib.import_module(f"kvstore.cli.output.as_{name}").Printer(hex_strings=hex_strings)
     return cast(Printer, made)
