@@ -33,10 +33,17 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "auth": ("kvstore.cli.auth", "Authentication: enable, disable, status"),
     "user": ("kvstore.cli.user", "Users: add, delete, get, list, passwd, grant-role, revoke-role"),
     "role": ("kvstore.cli.role", "Roles: add, delete, get, list, grant-permission, revoke-permission"),
+    "defrag": ("kvstore.cli.cluster", "Have servers give back the space they do not use"),
+    "downgrade": ("kvstore.cli.downgrade", "Downgrades: validate, enable, cancel"),
+    "lock": ("kvstore.cli.lock", "Hold a lock, or run a command that holds it"),
+    "elect": ("kvstore.cli.lock", "Take part in an election, or follow it"),
+    "make-mirror": ("kvstore.cli.mirror", "Copy keys to another cluster, and follow their changes"),
+    "check": ("kvstore.cli.check", "Is the cluster fit for a load: perf, datascale"),
     "announce": ("kvstore.cli.announce", "Tell the store that this instance is ready"),
     "route": ("kvstore.cli.route", "Send traffic to the instances that are ready"),
+    "completion": ("kvstore.cli.completion", "The script that completes commands in a shell"),
 }
-ATTRIBUTES = {"del": "delete", "move-leader": "move_leader"}
+ATTRIBUTES = {"del": "delete", "move-leader": "move_leader", "make-mirror": "make_mirror"}
 
 
 class Root(Noun):

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import click
 
-from kvstore.cli.failures import CommandFailed, bad_arguments
-from kvstore.cli.options import Noun, Settings, Verb
+from kvstore.cli.failures import BAD_FEATURE, CommandFailed, bad_arguments
+from kvstore.cli.options import Noun, Settings, Verb, one_of
 
 if TYPE_CHECKING:
     from kvstore.client import Client
@@ -26,13 +26,25 @@ def member() -> None:
 
 @member.command("list", cls=Verb, epilog="\b\nExample:\n  kvctl member list -w table")
 @click.argument("arguments", nargs=-1, metavar="")
+@click.option(
+    "--consistency",
+    default="l",
+    metavar="l|s",
+    shell_complete=one_of("l", "s"),
+    help="Linearizable, or serializable (as the asked member knows it).",
+)
 @click.pass_obj
-def member_list(settings: Settings, arguments: tuple[str, ...]) -> None:
+def member_list(settings: Settings, arguments: tuple[str, ...], consistency: str) -> None:
     """List the members: id, status, name, peer addresses, client addresses, is a learner."""
+    if consistency not in ("l", "s"):
+        raise CommandFailed(f'unknown consistency flag "{consistency}"', BAD_FEATURE)
     printer = settings.printer(table=True)
     from kvstore.cli.run import with_client, write
 
-    write(printer.member_list(with_client(settings, members_of)))
+    async def read(client: Client) -> pb.MemberListResponse:
+        return await members_of(client, linearizable=consistency == "l")
+
+    write(printer.member_list(with_client(settings, read)))
 
 
 ADD_EXAMPLE = """\b
@@ -233,11 +245,12 @@ def move_leader(settings: Settings, arguments: tuple[str, ...]) -> None:
     click.echo(f"Leadership transferred from {leader:x} to {target:x}")
 
 
-async def members_of(client: Client) -> pb.MemberListResponse:
+async def members_of(client: Client, *, linearizable: bool = True) -> pb.MemberListResponse:
     from kvstore.client.methods import MEMBER_LIST
     from kvstore.pb import etcdserverpb_pb2 as pb
 
-    return await client.caller.read(MEMBER_LIST, pb.MemberListRequest(linearizable=True))
+    request = pb.MemberListRequest(linearizable=linearizable)
+    return await client.caller.read(MEMBER_LIST, request, leader=linearizable)
 
 
 def _id(text: str) -> int:

@@ -33,10 +33,10 @@ class Printer:
         return _wire(response)
 
     def watch(self, batch: WatchBatch) -> bytes:
-        return _wire(pb.WatchResponse(header=_header(batch.header), events=map(_event, batch.events)))
+        return _wire(pb.WatchResponse(header=header_message(batch.header), events=map(_event, batch.events)))
 
     def watch_end(self, end: WatchEnd) -> bytes:
-        header = _header(end.header or Header())
+        header = header_message(end.header or Header())
         return _wire(pb.WatchResponse(header=header, compact_revision=end.compact_revision, canceled=True))
 
     def lease_grant(self, response: pb.LeaseGrantResponse) -> bytes:
@@ -98,7 +98,7 @@ def _wire(message: Message) -> bytes:
     return message.SerializeToString(deterministic=True)
 
 
-def _header(header: Header) -> pb.ResponseHeader:
+def header_message(header: Header) -> pb.ResponseHeader:
     return pb.ResponseHeader(
         cluster_id=header.cluster_id,
         member_id=header.member_id,
@@ -109,11 +109,11 @@ def _header(header: Header) -> pb.ResponseHeader:
 
 def _event(event: Event) -> mvccpb.Event:
     kind = mvccpb.Event.DELETE if event.type == "DELETE" else mvccpb.Event.PUT
-    previous = None if event.prev_kv is None else _key_value(event.prev_kv)
-    return mvccpb.Event(type=kind, kv=_key_value(event.kv), prev_kv=previous)
+    previous = None if event.prev_kv is None else key_value_message(event.prev_kv)
+    return mvccpb.Event(type=kind, kv=key_value_message(event.kv), prev_kv=previous)
 
 
-def _key_value(kv: KeyValue) -> mvccpb.KeyValue:
+def key_value_message(kv: KeyValue) -> mvccpb.KeyValue:
     return mvccpb.KeyValue(
         key=kv.key,
         create_revision=kv.create_revision,
