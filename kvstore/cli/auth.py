@@ -55,7 +55,7 @@ def enable(settings: Settings, arguments: tuple[str, ...]) -> None:
     write(b"Authentication Enabled\n")
 
 
-@auth.command("disable", cls=Verb, epilog="\b\nExample:\n  kvctl --user root auth disable")
+@auth.command("disable", cls=Verb, epilog="\b\nExample:\n  kvctl auth disable --user root")
 @click.argument("arguments", nargs=-1, metavar="")
 @click.pass_obj
 def disable(settings: Settings, arguments: tuple[str, ...]) -> None:

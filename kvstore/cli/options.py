@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from kvstore.cli.output import Printer
     from kvstore.client import Client
 
+SHORTEST_KEEPALIVE_S = 10.0  # as in every Go client; servers end connections that ping much oftener
+DURATIONS = ("command_timeout", "dial_timeout", "keepalive_time", "keepalive_timeout")
 FORMATS = ("simple", "json", "fields", "table", "protobuf")
 
 
@@ -29,6 +31,8 @@ class Settings:
     endpoints: tuple[str, ...] = ("127.0.0.1:2379",)
     command_timeout_s: float = 5.0
     dial_timeout_s: float = 2.0
+    keepalive_time_s: float = 2.0
+    keepalive_timeout_s: float = 6.0
     write_out: str = "simple"
     hex: bool = False
     debug: bool = False
@@ -44,6 +48,8 @@ class Settings:
             self.endpoints,
             timeout_s=self.command_timeout_s,
             dial_timeout_s=self.dial_timeout_s,
+            keepalive_s=max(self.keepalive_time_s, SHORTEST_KEEPALIVE_S),
+            keepalive_timeout_s=self.keepalive_timeout_s,
             wait_for_endpoints=False,
             shuffle=False,
             credentials=self._credentials(),
@@ -107,6 +113,16 @@ def _flags() -> list[click.Option]:
         ),
         click.Option(["--dial-timeout"], type=Duration(), help="Limit for one connection.  [default: 2s]"),
         click.Option(
+            ["--keepalive-time"],
+            type=Duration(),
+            help="Between pings on a quiet connection, 10s at least.  [default: 2s]",
+        ),
+        click.Option(
+            ["--keepalive-timeout"],
+            type=Duration(),
+            help="Without an answer to a ping for so long, it is lost.  [default: 6s]",
+        ),
+        click.Option(
             ["-w", "--write-out"],
             metavar="FORMAT",
             shell_complete=one_of(*FORMATS),
@@ -161,8 +177,12 @@ class _Flagged:
         return kept, [switches[spelling] for spelling in denied]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        kept, denied = self.plain(args)
-        rest: list[str] = super().parse_args(ctx, kept)  # type: ignore[misc]
+        try:
+            kept, denied = self.plain(args)
+            rest: list[str] = super().parse_args(ctx, kept)  # type: ignore[misc]
+        except click.UsageError as wrong:
+            wrong.ctx = wrong.ctx or ctx  # whose --help is the way out
+            raise
         ctx.params.update(dict.fromkeys(denied, False))
         merge(ctx)
         return rest
@@ -176,7 +196,7 @@ def merge(ctx: click.Context) -> None:
     if "endpoints" in changes:
         words = [word.strip() for text in changes["endpoints"] for word in text.split(",")]
         changes["endpoints"] = tuple(word for word in words if word)
-    for name in ("command_timeout", "dial_timeout"):
+    for name in DURATIONS:
         if name in changes:
             changes[name + "_s"] = changes.pop(name)
     ctx.obj = replace(settings, **changes)
@@ -201,8 +221,25 @@ class Noun(_Flagged, click.Group):
     shows_flags = False
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(*arguments, **keywords)
+        super().__init__(*arguments, **{"invoke_without_command": True, **keywords})
         self.add_flags(hidden=not self.shows_flags)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise click.UsageError(f'unknown command "{args[0]}" for "{ctx.command_path}"{hint}', ctx)
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        result = super().invoke(ctx)
+        if ctx.invoked_subcommand is None:
+            click.echo(ctx.get_help())
+        return result
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_epilog(ctx, formatter)
@@ -233,7 +270,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         try:
             if name == "endpoints":
                 changes[name] = tuple(word.strip() for word in value.split(",") if word.strip())
-            elif name in ("command_timeout", "dial_timeout"):
+            elif name in DURATIONS:
                 changes[name + "_s"] = parse_duration_s(value)
             elif name in ("hex", "debug"):
                 changes[name] = parse_bool(value)

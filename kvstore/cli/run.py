@@ -24,6 +24,11 @@ def with_client(
     """Runs action with a client. failing: what to say around the server's reason, as in "failed to grant
     lease (...)"."""
 
+    if settings.debug:
+        from kvstore.cli.debug import variables
+
+        click.echo("\n".join(variables(settings)), err=True)
+
     async def run() -> Result:
         try:
             async with settings.client() as client:
