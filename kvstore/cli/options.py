@@ -39,6 +39,9 @@ class Settings:
     cacert: str = ""
     cert: str = ""
     key: str = ""
+    discovery_srv: str = ""
+    discovery_srv_name: str = ""
+    insecure_discovery: bool = True
 
     def client(self) -> Client:
         """Endpoints in the order given, and no waiting for endpoints that refuse the connection."""
@@ -133,11 +136,24 @@ def _flags() -> list[click.Option]:
         click.Option(["--cacert"], metavar="FILE", help="Trust servers certified by this CA."),
         click.Option(["--cert"], metavar="FILE", help="Certificate to show to the server."),
         click.Option(["--key"], metavar="FILE", help="Private key of --cert."),
+        click.Option(
+            ["-d", "--discovery-srv"],
+            metavar="DOMAIN",
+            help="Take the endpoints from this domain's SRV records.",
+        ),
+        click.Option(["--discovery-srv-name"], metavar="NAME", help="Of these, the records for NAME."),
+        click.Option(
+            ["--insecure-discovery"],
+            is_flag=True,
+            default=None,
+            help="Of these, also those without TLS; =false leaves them out.  [default: true]",
+        ),
     ]
     return made
 
 
 NAMES = tuple(option.name or "" for option in _flags())
+SWITCHES = {option.name for option in _flags() if option.is_flag}
 
 
 class _Flagged:
@@ -209,6 +225,17 @@ class Verb(_Flagged, click.Command):
         super().__init__(*arguments, **keywords)
         self.add_flags(hidden=True)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        settings = ctx.obj
+        if isinstance(settings, Settings) and settings.discovery_srv:
+            from kvstore.cli.discovery import discover
+
+            found = discover(
+                settings.discovery_srv, settings.discovery_srv_name, insecure=settings.insecure_discovery
+            )
+            ctx.obj = replace(settings, endpoints=found or settings.endpoints)
+        return super().invoke(ctx)
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_epilog(ctx, formatter)
         _tell_of_common_flags(formatter)
@@ -272,7 +299,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
                 changes[name] = tuple(word.strip() for word in value.split(",") if word.strip())
             elif name in DURATIONS:
                 changes[name + "_s"] = parse_duration_s(value)
-            elif name in ("hex", "debug"):
+            elif name in SWITCHES:
                 changes[name] = parse_bool(value)
             else:
                 changes[name] = value

@@ -10,7 +10,7 @@ import pytest
 from kvstore.cli.debug import variables
 from kvstore.cli.failures import CommandFailed
 from kvstore.cli.main import main, root
-from kvstore.cli.options import NAMES, Settings, Verb, from_environment
+from kvstore.cli.options import DURATIONS, NAMES, SWITCHES, Settings, Verb, from_environment
 
 
 def verbs() -> list[tuple[str, click.Command]]:
@@ -45,14 +45,14 @@ def test_every_verb_has_help_with_an_example(name: str, command: click.Command) 
 
 
 def test_every_flag_has_its_variables() -> None:
-    values = {"endpoints": "a:1,b:2", "hex": "true", "debug": "1"}
     for name in NAMES:
-        value = values.get(name, "7s" if "time" in name else "true" if "insecure" in name else "x")
+        if name in SWITCHES:
+            value = "false" if getattr(Settings(), name) else "true"
+        else:
+            value = {"endpoints": "a:1,b:2"}.get(name, "7s" if name in DURATIONS else "x")
         for prefix in ("KVCTL_", "ETCDCTL_"):
-            changed = from_environment({prefix + name.upper(): value})
-            assert changed != Settings() or name == "insecure_transport", (
-                f"{prefix}{name.upper()} has no effect"
-            )
+            variable = prefix + name.upper()
+            assert from_environment({variable: value}) != Settings(), f"{variable} has no effect"
     both = {"ETCDCTL_WRITE_OUT": "json", "KVCTL_WRITE_OUT": "fields"}
     assert from_environment(both).write_out == "fields"
     with pytest.raises(CommandFailed, match="KVCTL_DIAL_TIMEOUT: time: invalid duration"):
