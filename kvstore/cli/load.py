@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
+import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from kvstore.cli.options import Settings
     from kvstore.client import Client
 
 KEY_BYTES = 256
+MAX_CONNECTIONS = 16
+BEAT_S = 0.02
 VALUE = bytes(1024)
 
 
@@ -28,14 +34,30 @@ class Load:
     key_bytes: int = KEY_BYTES
     value: bytes = VALUE
 
+    def divided(self, count: int) -> list[Load]:
+        """The same in so many equal parts; for loads with a rate, where a client more or less does no harm."""
+        share = replace(
+            self, clients=-(-self.clients // count), puts_per_second=-(-self.puts_per_second // count)
+        )
+        return [share] * count
+
 
 @dataclass
 class Outcome:
-    """latencies_s: of the puts that succeeded. errors: how often each message came."""
+    """latencies_s: of the puts that succeeded. errors: how often each message came. lag_s: how late, on average,
+    this side itself got to what it had to do."""
 
     elapsed_s: float = 0.0
     latencies_s: list[float] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
+    lag_s: float = 0.0
+
+    def add(self, other: Outcome) -> None:
+        """What another sender saw at the same time."""
+        self.elapsed_s = max(self.elapsed_s, other.elapsed_s)
+        self.latencies_s += other.latencies_s
+        self.errors += other.errors
+        self.lag_s = max(self.lag_s, other.lag_s)
 
     @property
     def puts_per_second(self) -> float:
@@ -77,33 +99,81 @@ class Ticket:
 
 
 async def put_under_load(
-    clients: Sequence[Client], prefix: bytes, load: Load, progress: Callable[[int, float], None]
+    settings: Settings, prefix: bytes, load: Load, progress: Callable[[int, float], None]
 ) -> Outcome:
     """Writes random keys under prefix. progress is told the number of puts and the seconds so far."""
     clock = asyncio.get_running_loop().time
     outcome = Outcome()
-    started = clock()
-    ticket = Ticket(load, started)
-
-    async def one_after_another(client: Client) -> None:
-        from kvstore.client.errors import ClientError
-
-        while (at := ticket.next_at(clock())) is not None:
-            if at > clock():
-                await asyncio.sleep(at - clock())
-            key = prefix + os.urandom(10) + bytes(load.key_bytes - 10)
-            sent = clock()
-            try:
-                await client.put(key, load.value)
-            except ClientError as error:
-                outcome.errors[error.message] += 1
-            else:
-                outcome.latencies_s.append(clock() - sent)
-            progress(len(outcome.latencies_s), clock() - started)
-
-    # As many puts under way at once as there are to be clients, over the connections there are.
-    async with asyncio.TaskGroup() as group:
-        for number in range(load.clients):
-            group.create_task(one_after_another(clients[number % len(clients)]))
-    outcome.elapsed_s = clock() - started
+    async with contextlib.AsyncExitStack() as stack:
+        # As many puts under way at once as there are to be clients, over some connections: one is a bottleneck
+        # of its own, one for each of a thousand is another.
+        connections = min(load.clients, MAX_CONNECTIONS)
+        clients = [await stack.enter_async_context(settings.client()) for _ in range(connections)]
+        started = clock()
+        ticket = Ticket(load, started)
+        beating = asyncio.create_task(_measure_lag(outcome))
+        async with asyncio.TaskGroup() as group:
+            for number in range(load.clients):
+                client = clients[number % connections]
+                group.create_task(_put_on(client, prefix, load, ticket, outcome, progress, started))
+        outcome.elapsed_s = clock() - started
+        beating.cancel()
     return outcome
+
+
+async def put_from_processes(
+    settings: Settings, prefix: bytes, load: Load, count: int, progress: Callable[[int, float], None]
+) -> Outcome:
+    """The same from so many processes, for what one cannot send."""
+    loop = asyncio.get_running_loop()
+    outcome = Outcome()
+    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
+        started = loop.time()
+        running = [
+            loop.run_in_executor(pool, _share, settings, prefix, share) for share in load.divided(count)
+        ]
+        while (await asyncio.wait(running, timeout=0.2))[1]:
+            progress(0, loop.time() - started)
+        for each in running:
+            outcome.add(each.result())
+    return outcome
+
+
+def _share(settings: Settings, prefix: bytes, load: Load) -> Outcome:
+    return asyncio.run(put_under_load(settings, prefix, load, lambda puts, elapsed_s: None))
+
+
+async def _put_on(
+    client: Client,
+    prefix: bytes,
+    load: Load,
+    ticket: Ticket,
+    outcome: Outcome,
+    progress: Callable[[int, float], None],
+    started: float,
+) -> None:
+    from kvstore.client.errors import ClientError
+
+    clock = asyncio.get_running_loop().time
+    while (at := ticket.next_at(clock())) is not None:
+        if at > clock():
+            await asyncio.sleep(at - clock())
+        key = prefix + os.urandom(10) + bytes(load.key_bytes - 10)
+        sent = clock()
+        try:
+            await client.put(key, load.value)
+        except ClientError as error:
+            outcome.errors[error.message] += 1
+        else:
+            outcome.latencies_s.append(clock() - sent)
+        progress(len(outcome.latencies_s), clock() - started)
+
+
+async def _measure_lag(outcome: Outcome) -> None:
+    clock = asyncio.get_running_loop().time
+    beats, late_s = 0, 0.0
+    while True:
+        before = clock()
+        await asyncio.sleep(BEAT_S)
+        beats, late_s = beats + 1, late_s + clock() - before - BEAT_S
+        outcome.lag_s = late_s / beats

@@ -73,7 +73,7 @@ VERSUS: dict[str, tuple[str, str]] = {
         "`--rev` and `--max-txn-ops` are of 3.6; waits out a destination that fails, says at its end where to "
         "go on, and copies what was there in transactions, not key by key",
     ),
-    "check perf": (SAME, "the bar is on stderr; says so when kvctl itself was what was slow"),
+    "check perf": (SAME, "the bar is on stderr; says so when kvctl itself could not keep up"),
     "check datascale": (SAME, "the bar is on stderr"),
     "announce": (OURS, ""),
     "route builtin": (OURS, ""),

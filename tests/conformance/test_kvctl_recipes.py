@@ -3,6 +3,7 @@ with etcdctl's, print what it prints, and do what they say."""
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 import subprocess
@@ -103,6 +104,22 @@ def test_a_waiting_lock_that_is_stopped_leaves_the_queue(
     assert "already expired" in kvctl(endpoint, "lease", "timetolive", behind.removeprefix("busy/"))
 
 
+def test_a_lock_whose_lease_ends_is_lost(endpoint: str, start: Callable[..., subprocess.Popen[str]]) -> None:
+    holder = start("kvctl", "lock", "lost", "--ttl=2")
+    runner = start(
+        "kvctl", "lock", "lost-too", "--ttl=2", "--", "sh", "-c", "read go; exit 3", stdin=subprocess.PIPE
+    )
+    for prefix in ("lost/", "lost-too/"):
+        (key,) = wait_for_keys(endpoint, prefix, 1)
+        kvctl(endpoint, "lease", "revoke", key.removeprefix(prefix))
+    _, error = holder.communicate(timeout=20)
+    assert (holder.returncode, error) == (1, "Error: session expired\n")
+    assert runner.stderr is not None
+    assert runner.stderr.readline() == "the lock is lost: its session expired; the command still runs\n"
+    _, error = runner.communicate("go\n", timeout=20)
+    assert (runner.returncode, error) == (3, "Error: exit status 3\n")
+
+
 def test_elections_are_followed_alike(endpoint: str, start: Callable[..., subprocess.Popen[str]]) -> None:
     """One leader after another, the second by kvctl; both observers tell the same."""
     observers = [start(program, "elect", "-l", "boss") for program in ("etcdctl", "kvctl")]
@@ -148,6 +165,41 @@ def test_interactive_watches_print_alike(endpoint: str, start: Callable[..., sub
     assert said[1][1].count("ran\n") == 1
 
 
+FORMATS = ("simple", "json", "fields", "protobuf")
+
+
+def test_watches_print_alike_in_every_format(
+    endpoint: str, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """All programs see the same past, and then one event more, at which the comparison ends."""
+    begin = int(kvctl(endpoint, "put", "wf/1", "0", "-w", "fields").split('"Revision" : ')[1].split()[0])
+    for words in (["put", "wf/1", "1"], ["put", "wf/2", "t\tab"], ["del", "wf/1"], ["put", "wf/3", "PAST"]):
+        kvctl(endpoint, *words)
+    flags = ("watch", "wf/", "--prefix", "--prev-kv", f"--rev={begin}", "-w")
+    running = {(program, f): start(program, *flags, f) for f in FORMATS for program in ("etcdctl", "kvctl")}
+    seen = {which: until_said(process, "PAST") for which, process in running.items()}
+    kvctl(endpoint, "put", "wf/4", "LIVE")
+    for which, process in running.items():
+        seen[which] = cut(seen[which] + until_said(process, "LIVE"), "LIVE")
+    for f in FORMATS:
+        assert seen["kvctl", f] == seen["etcdctl", f]
+
+
+def until_said(process: subprocess.Popen[str], word: str) -> bytes:
+    """What it prints, up to and with the read that holds the word, as it is or in base64."""
+    assert process.stdout is not None
+    said = b""
+    while len(cut(said, word)) == len(said):
+        more = os.read(process.stdout.fileno(), 65536)
+        assert more, f"ended without {word}: {said!r}"
+        said += more
+    return said
+
+
+def cut(said: bytes, word: str) -> bytes:
+    return said.partition(word.encode())[0].partition(base64.b64encode(word.encode()))[0]
+
+
 def test_a_mirror_copies_follows_and_goes_on(
     endpoint: str, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
@@ -191,7 +243,10 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(check.DATASCALE, "s", Load(clients=4, puts=50, key_bytes=512, value=bytes(512)))
 
 
-def test_check_perf(endpoint: str, brief: None) -> None:
+def test_check_perf(endpoint: str, brief: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From two processes, as a large load is written."""
+    monkeypatch.setattr(check, "PUTS_A_PROCESS", 20)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
     side = Side(endpoint, (), b"\0none")
     shown = run_kvctl(side, step("check", "perf", "--auto-compact", "--auto-defrag"))
     lines = shown.stdout.decode().splitlines()
