@@ -201,7 +201,7 @@ async def _problem(client: Client, target: Endpoint) -> str:
         answer = await client.caller.at(target, ALARM, pb.AlarmRequest(action=pb.AlarmRequest.GET))
     except PermissionDenied:
         return ""
-    names = ", ".join(pb.AlarmType.Name(each.alarm) for each in answer.alarms)
+    names = "".join(f"{pb.AlarmType.Name(each.alarm)} " for each in answer.alarms)
     return f"Active Alarm(s): {names}" if names else ""
 
 

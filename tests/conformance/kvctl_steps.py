@@ -192,6 +192,15 @@ def auth_steps(tag: str) -> list[Step]:
     ]
 
 
+def one_of_each(steps: Sequence[Step]) -> list[Step]:
+    """The first of each verb with each of its flags: enough where only the format differs."""
+    kept: dict[tuple[str, ...], Step] = {}
+    for each in steps:
+        flags = [word for word in each.arguments[2:] if word.startswith("--")]
+        kept.setdefault((*each.arguments[:2], *flags), each)
+    return list(kept.values())
+
+
 BAD_AUTH_STEPS = [
     step("role", "add"),
     step("role", "add", "r-simple"),
@@ -253,4 +262,15 @@ PROTOBUF_READS = [
     step("endpoint", "hashkv"),
     step("endpoint", "health"),
     step("get", "p", "--print-value-only"),
+]
+
+# On a member that has no space left.
+ALARM_STEPS = [
+    step("alarm", "list"),
+    step("alarm", "list", "-w", "json"),
+    step("alarm", "list", "-w", "fields"),
+    step("endpoint", "health"),
+    step("put", "a", "b"),
+    step("alarm", "disarm", "-w", "json"),
+    step("alarm", "disarm"),
 ]

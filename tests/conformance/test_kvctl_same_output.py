@@ -6,6 +6,7 @@ What differs by nature is named alike first: the ids of cluster and member, and 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import os
@@ -20,9 +21,11 @@ import pytest
 
 from kvstore.cli.main import main
 from kvstore.client import Client
+from kvstore.client.methods import ALARM
 from kvstore.pb import etcdserverpb_pb2 as pb
 from tests.conformance.etcd_process import clean_environment, etcdctl_path, running_cluster
 from tests.conformance.kvctl_steps import (
+    ALARM_STEPS,
     BAD_AUTH_STEPS,
     ENDPOINT_STEPS,
     LAST_STEPS,
@@ -31,6 +34,7 @@ from tests.conformance.kvctl_steps import (
     STEPS,
     Step,
     auth_steps,
+    one_of_each,
 )
 
 LEASES = {"7b": 0x7B, "2ee6": 0x2EE6}
@@ -105,8 +109,6 @@ def servers() -> Iterator[list[str]]:
 
 @pytest.fixture(scope="module")
 def sides(servers: list[str]) -> tuple[Side, Side]:
-    import asyncio
-
     async def both() -> tuple[Side, Side]:
         return await side(servers[0]), await side(servers[1])
 
@@ -157,7 +159,8 @@ def test_same_output_after_compaction(sides: tuple[Side, Side]) -> None:
 
 @pytest.mark.parametrize("write_out", ["simple", "json", "fields", "protobuf"])
 def test_same_auth_output(sides: tuple[Side, Side], write_out: str) -> None:
-    steps = [*auth_steps(write_out), *(BAD_AUTH_STEPS if write_out == "simple" else ())]
+    steps = auth_steps(write_out)
+    steps = [*steps, *BAD_AUTH_STEPS] if write_out == "simple" else one_of_each(steps)
     found = differences(sides, steps, common=("-w", write_out), errors=True)
     assert not found, "\n".join(found)
 
@@ -165,4 +168,20 @@ def test_same_auth_output(sides: tuple[Side, Side], write_out: str) -> None:
 def test_same_protobuf_output(sides: tuple[Side, Side]) -> None:
     found = differences(sides, PROTOBUF_STEPS, common=("-w", "protobuf"), errors=True)
     found += differences((sides[0], sides[0]), PROTOBUF_READS, common=("-w", "protobuf"), errors=True)
+    assert not found, "\n".join(found)
+
+
+async def raise_alarm(sides: Sequence[Side]) -> None:
+    for each in sides:
+        async with Client(each.endpoint) as client:
+            (member,) = await client.members()
+            full = pb.AlarmRequest(
+                action=pb.AlarmRequest.ACTIVATE, memberID=member.id, alarm=pb.AlarmType.NOSPACE
+            )
+            await client.caller.write(ALARM, full)
+
+
+async def test_same_output_with_an_alarm(sides: tuple[Side, Side]) -> None:
+    await raise_alarm(sides)
+    found = await asyncio.to_thread(differences, sides, ALARM_STEPS, errors=True)
     assert not found, "\n".join(found)

@@ -72,17 +72,8 @@ class Printer:
     def member_list(self, response: pb.MemberListResponse) -> bytes:
         return dump(self._with_ids(plain(response)))
 
-    def member_add(self, response: pb.MemberAddResponse) -> bytes:
+    def member_change(self, response: Any, text: str) -> bytes:
         return dump(self._with_ids(plain(response)))
-
-    def member_remove(self, member_id: int, response: pb.MemberRemoveResponse) -> bytes:
-        return dump(self._with_ids(plain(response)))
-
-    def member_update(self, member_id: int, response: pb.MemberUpdateResponse) -> bytes:
-        return dump(self._with_ids(plain(response)))
-
-    def member_promote(self, member_id: int, response: pb.MemberPromoteResponse) -> bytes:
-        return dump(plain(response))
 
     def endpoint_status(self, found: Sequence[EndpointStatus]) -> bytes:
         rows = [{"Endpoint": each.endpoint, "Status": plain(each.response)} for each in found]

@@ -60,16 +60,7 @@ class Printer:
     def member_list(self, response: pb.MemberListResponse) -> bytes:
         return _wire(response)
 
-    def member_add(self, response: pb.MemberAddResponse) -> bytes:
-        return _wire(response)
-
-    def member_remove(self, member_id: int, response: pb.MemberRemoveResponse) -> bytes:
-        return _wire(response)
-
-    def member_update(self, member_id: int, response: pb.MemberUpdateResponse) -> bytes:
-        return _wire(response)
-
-    def member_promote(self, member_id: int, response: pb.MemberPromoteResponse) -> bytes:
+    def member_change(self, response: Any, text: str) -> bytes:
         return _wire(response)
 
     def endpoint_status(self, found: Sequence[EndpointStatus]) -> bytes:

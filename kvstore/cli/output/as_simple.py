@@ -86,18 +86,8 @@ class Printer:
     def member_list(self, response: pb.MemberListResponse) -> bytes:
         return _lines(", ".join(row) for row in member_rows(response))
 
-    def member_add(self, response: pb.MemberAddResponse) -> bytes:
-        cluster_id = response.header.cluster_id
-        return f"Member {response.member.ID:16x} added to cluster {cluster_id:16x}\n".encode()
-
-    def member_remove(self, member_id: int, response: pb.MemberRemoveResponse) -> bytes:
-        return f"Member {member_id:16x} removed from cluster {response.header.cluster_id:16x}\n".encode()
-
-    def member_update(self, member_id: int, response: pb.MemberUpdateResponse) -> bytes:
-        return f"Member {member_id:16x} updated in cluster {response.header.cluster_id:16x}\n".encode()
-
-    def member_promote(self, member_id: int, response: pb.MemberPromoteResponse) -> bytes:
-        return f"Member {member_id:16x} promoted in cluster {response.header.cluster_id:16x}\n".encode()
+    def member_change(self, response: Any, text: str) -> bytes:
+        return self.reply(response, text)
 
     def endpoint_status(self, found: Sequence[EndpointStatus]) -> bytes:
         return _lines(", ".join(row) for row in status_rows(found))
