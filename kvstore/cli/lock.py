@@ -15,6 +15,7 @@ from kvstore.cli.options import Settings, Verb
 
 if TYPE_CHECKING:
     from kvstore.cli.output import Printer
+    from kvstore.cli.signals import Stop
     from kvstore.client import Client, LeaseSession
     from kvstore.client.concurrency import Turn
 
@@ -129,7 +130,7 @@ async def _hold(turn: Turn, session: LeaseSession, stop: asyncio.Event) -> None:
     await turn.release()
 
 
-async def _run(command: tuple[str, ...], turn: Turn, session: LeaseSession, stop: asyncio.Event) -> int:
+async def _run(command: tuple[str, ...], turn: Turn, session: LeaseSession, stop: Stop) -> int:
     """Runs the command with the lock's variables and returns its exit status; a signal to stop is passed on. A
     lock that is lost meanwhile is told of, and no more: only the command knows what is safe then."""
     variables = {"ETCD_LOCK_KEY": os.fsdecode(turn.key), "ETCD_LOCK_REV": str(turn.header.revision)}
@@ -141,8 +142,11 @@ async def _run(command: tuple[str, ...], turn: Turn, session: LeaseSession, stop
 
     async def pass_on() -> None:
         await stop.wait()
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
+        if (
+            stop.received is signal.SIGTERM
+        ):  # SIGINT comes from a terminal, which has sent it to the command too
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
 
     async def tell() -> None:
         await session.lost.wait()

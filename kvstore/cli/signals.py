@@ -11,12 +11,22 @@ from typing import Any
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+class Stop(asyncio.Event):
+    """Set by a signal; received is the first of them."""
+
+    received: signal.Signals | None = None
+
+    def receive(self, number: signal.Signals) -> None:
+        self.received = self.received or number
+        self.set()
+
+
 @contextlib.asynccontextmanager
-async def stopping() -> AsyncIterator[asyncio.Event]:
-    """The event is set by a signal; the signals have their usual meaning again afterwards."""
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+async def stopping() -> AsyncIterator[Stop]:
+    """The signals have their usual meaning again afterwards."""
+    loop, stop = asyncio.get_running_loop(), Stop()
     for number in SIGNALS:
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.receive, number)
     try:
         yield stop
     finally:

@@ -120,6 +120,18 @@ def test_a_lock_whose_lease_ends_is_lost(endpoint: str, start: Callable[..., sub
     assert (runner.returncode, error) == (3, "Error: exit status 3\n")
 
 
+def test_sigterm_is_passed_on_to_the_command(
+    endpoint: str, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    script = "trap 'exit 9' TERM; echo on; read go"
+    runner = start("kvctl", "lock", "brief", "--", "sh", "-c", script, stdin=subprocess.PIPE)
+    assert runner.stdout is not None
+    assert runner.stdout.readline() == "on\n"
+    runner.send_signal(signal.SIGTERM)
+    assert runner.wait(20) == 9
+    wait_for_keys(endpoint, "brief/", 0)
+
+
 def test_elections_are_followed_alike(endpoint: str, start: Callable[..., subprocess.Popen[str]]) -> None:
     """One leader after another, the second by kvctl; both observers tell the same."""
     observers = [start(program, "elect", "-l", "boss") for program in ("etcdctl", "kvctl")]
