@@ -138,6 +138,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as wrong:
         _complain(wrong, wrong.format_message())
         return failures.ERROR
+    except UnicodeEncodeError as wrong_name:  # keys are bytes; names of users, roles and members are text
+        click.echo(f"Error: {wrong_name.object!a} is not UTF-8, as a name has to be", err=True)
+        return failures.BAD_ARGUMENTS
     except (click.Abort, KeyboardInterrupt):
         return 130
     except BrokenPipeError:

@@ -64,6 +64,13 @@ class Names:
 @click.option("--dest-cacert", default="", metavar="FILE", help="Trust a destination certified by this CA.")
 @click.option("--dest-cert", default="", metavar="FILE", help="Certificate to show to the destination.")
 @click.option("--dest-key", default="", metavar="FILE", help="Private key of --dest-cert.")
+@click.option(
+    "--dest-insecure-transport",
+    is_flag=True,
+    flag_value=True,
+    default=True,
+    help="=false uses TLS also without any of these files, and without https:// before DESTINATION.",
+)
 @click.pass_obj
 def make_mirror(settings: Settings, /, arguments: tuple[str, ...], **flags: Any) -> None:
     """Copy the keys of --endpoints into the cluster at DESTINATION (host:port, several with commas between), and
@@ -76,9 +83,10 @@ def make_mirror(settings: Settings, /, arguments: tuple[str, ...], **flags: Any)
         )
     prefix = as_bytes(flags["prefix"])
     dest_prefix = b"" if flags["no_dest_prefix"] else as_bytes(flags["dest_prefix"]) or prefix
+    scheme = "" if flags["dest_insecure_transport"] else "https://"
     destination = replace(
         settings,
-        endpoints=tuple(word.strip() for word in arguments[0].split(",") if word.strip()),
+        endpoints=tuple(word if "://" in word else scheme + word for word in arguments[0].split(",")),
         cacert=flags["dest_cacert"],
         cert=flags["dest_cert"],
         key=flags["dest_key"],

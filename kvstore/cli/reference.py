@@ -22,7 +22,7 @@ VERSUS: dict[str, tuple[str, str]] = {
     "get": (SAME, "`--min-create-rev` and its three sisters are newer than 3.5"),
     "put": (SAME, ""),
     "del": (SAME, ""),
-    "txn": (SAME, ""),
+    "txn": (SAME, "in JSON an answer is named as by 3.5, `response_put`; 3.4 has `ResponsePut`"),
     "watch": (SAME, "resumes at another endpoint without losing or repeating a change"),
     "compaction": (SAME, ""),
     "lease grant": (SAME, ""),

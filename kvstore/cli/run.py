@@ -33,6 +33,8 @@ def with_client(
         try:
             async with settings.client() as client:
                 return await action(client)
+        except UnicodeEncodeError:
+            raise
         except ValueError as problem:  # an endpoint that cannot be read
             raise CommandFailed(str(problem)) from None
 

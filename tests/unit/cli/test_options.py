@@ -143,3 +143,9 @@ def test_completion_scripts(
         assert expected in capsys.readouterr().out
     monkeypatch.delenv("_KVCTL_COMPLETE")
     assert main(["completion", "tcsh"]) == 128
+
+
+def test_a_name_that_is_no_text_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["role", "add", "a\udc80"], ["user", "get", "a\udc80"]):
+        assert main(["--endpoints=127.0.0.1:1", *words]) == 128
+        assert capsys.readouterr().err == "Error: 'a\\udc80' is not UTF-8, as a name has to be\n"
