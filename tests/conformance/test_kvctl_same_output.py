@@ -35,6 +35,7 @@ from tests.conformance.kvctl_steps import (
     Step,
     auth_steps,
     one_of_each,
+    step,
 )
 
 LEASES = {"7b": 0x7B, "2ee6": 0x2EE6}
@@ -109,6 +110,10 @@ def servers() -> Iterator[list[str]]:
 
 @pytest.fixture(scope="module")
 def sides(servers: list[str]) -> tuple[Side, Side]:
+    return two_sides(servers)
+
+
+def two_sides(servers: list[str]) -> tuple[Side, Side]:
     async def both() -> tuple[Side, Side]:
         return await side(servers[0]), await side(servers[1])
 
@@ -163,6 +168,16 @@ def test_same_auth_output(sides: tuple[Side, Side], write_out: str) -> None:
     steps = [*steps, *BAD_AUTH_STEPS] if write_out == "simple" else one_of_each(steps)
     found = differences(sides, steps, common=("-w", write_out), errors=True)
     assert not found, "\n".join(found)
+
+
+def test_same_auth_output_with_ours() -> None:
+    """The server is ours on both sides."""
+    with running_cluster("kvstore") as first, running_cluster("kvstore") as second:
+        ours = two_sides([first.endpoints[0], second.endpoints[0]])
+        if b"Unimplemented" in run_etcdctl(ours[0], step("auth", "status")).stderr:
+            pytest.skip("this server has no authentication")
+        found = differences(ours, one_of_each(auth_steps("ours")), errors=True)
+        assert not found, "\n".join(found)
 
 
 def test_same_protobuf_output(sides: tuple[Side, Side]) -> None:
