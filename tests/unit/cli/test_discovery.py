@@ -77,3 +77,11 @@ def test_a_command_asks_what_was_found(capsys: pytest.CaptureFixture[str]) -> No
     for flags in (["-d", "nobody.test"], ["--discovery-srv=nobody.test", "--endpoints=127.0.0.1:9"]):
         assert main([*flags, "get", "a"]) == 1
         assert capsys.readouterr().err.startswith("Error: cannot reach http://127.0.0.1:1 ")
+
+
+def test_what_is_left_out_leaves_the_given_endpoints(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["-d", "example.test", "--insecure-discovery=false", "--endpoints=127.0.0.1:1"]
+    assert main([*flags, "get", "a"]) == 1
+    *ignored, told = capsys.readouterr().err.splitlines()
+    assert len(ignored) == 2
+    assert told.startswith("Error: cannot reach 127.0.0.1:1 ")
