@@ -8,7 +8,7 @@ a delete, so a transaction whose outcome is unknown is sent again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ import click
 
 from kvstore.cli.failures import CommandFailed, bad_arguments
 from kvstore.cli.kv import as_bytes
-from kvstore.cli.options import Settings, Verb
+from kvstore.cli.options import NAMES, Settings, Verb
 
 if TYPE_CHECKING:
     from kvstore.client import Client, Op
@@ -48,6 +48,24 @@ class Names:
         return self.dest_prefix + key[len(self.prefix) :]
 
 
+# Of the flags common to all commands, those whose value at the destination is one of its own.
+DEST_FLAGS = {
+    "cacert": ("FILE", "Trust a destination certified by this CA."),
+    "cert": ("FILE", "Certificate to show to the destination."),
+    "key": ("FILE", "Private key of --dest-cert."),
+    "user": ("NAME[:PASSWORD]", "Who to be at the destination; the password is asked for."),
+    "password": ("PASSWORD", "That user's password; --dest-user is all name then."),
+}
+DEST_NAMES = [name for name in DEST_FLAGS if name in NAMES]
+
+
+def destination_flags(command: Callable[..., None]) -> Callable[..., None]:
+    for name in reversed(DEST_NAMES):
+        metavar, text = DEST_FLAGS[name]
+        command = click.option(f"--dest-{name}", default="", metavar=metavar, help=text)(command)
+    return command
+
+
 @click.command("make-mirror", cls=Verb, epilog=EXAMPLE)
 @click.argument("arguments", nargs=-1, metavar="DESTINATION")
 @click.option("--prefix", default="", metavar="PREFIX", help="Only keys that begin with this.")
@@ -61,9 +79,7 @@ class Names:
     show_default=True,
     help="What the destination takes in one transaction.",
 )
-@click.option("--dest-cacert", default="", metavar="FILE", help="Trust a destination certified by this CA.")
-@click.option("--dest-cert", default="", metavar="FILE", help="Certificate to show to the destination.")
-@click.option("--dest-key", default="", metavar="FILE", help="Private key of --dest-cert.")
+@destination_flags
 @click.option(
     "--dest-insecure-transport",
     is_flag=True,
@@ -87,9 +103,7 @@ def make_mirror(settings: Settings, /, arguments: tuple[str, ...], **flags: Any)
     destination = replace(
         settings,
         endpoints=tuple(word if "://" in word else scheme + word for word in arguments[0].split(",")),
-        cacert=flags["dest_cacert"],
-        cert=flags["dest_cert"],
-        key=flags["dest_key"],
+        **{name: flags[f"dest_{name}"] for name in DEST_NAMES},
     )
     from kvstore.cli.run import with_client
 
