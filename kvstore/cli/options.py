@@ -6,7 +6,7 @@ command asks for one, because kvctl's start is mostly imports.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ from kvstore.cli.failures import BAD_FEATURE, CommandFailed
 from kvstore.cli.text import parse_bool, parse_duration_s
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kvstore.cli.output import Printer
     from kvstore.client import Client
 
@@ -29,6 +31,9 @@ class Settings:
     """What the flags and the environment say. ctx.obj of every command."""
 
     endpoints: tuple[str, ...] = ("127.0.0.1:2379",)
+    discovery_srv: str = ""
+    discovery_srv_name: str = ""
+    insecure_discovery: bool = True
     command_timeout_s: float = 5.0
     dial_timeout_s: float = 2.0
     keepalive_time_s: float = 2.0
@@ -39,9 +44,6 @@ class Settings:
     cacert: str = ""
     cert: str = ""
     key: str = ""
-    discovery_srv: str = ""
-    discovery_srv_name: str = ""
-    insecure_discovery: bool = True
 
     def client(self) -> Client:
         """Endpoints in the order given, and no waiting for endpoints that refuse the connection."""
@@ -112,6 +114,18 @@ def _flags() -> list[click.Option]:
             help="Servers, host:port, with commas between.  [default: 127.0.0.1:2379]",
         ),
         click.Option(
+            ["-d", "--discovery-srv"],
+            metavar="DOMAIN",
+            help="Take the endpoints from this domain's SRV records.",
+        ),
+        click.Option(["--discovery-srv-name"], metavar="NAME", help="Of these, the records for NAME."),
+        click.Option(
+            ["--insecure-discovery"],
+            is_flag=True,
+            default=None,
+            help="Of these, also those without TLS; =false leaves them out.  [default: true]",
+        ),
+        click.Option(
             ["--command-timeout"], type=Duration(), help="Limit for one short command.  [default: 5s]"
         ),
         click.Option(["--dial-timeout"], type=Duration(), help="Limit for one connection.  [default: 2s]"),
@@ -136,18 +150,6 @@ def _flags() -> list[click.Option]:
         click.Option(["--cacert"], metavar="FILE", help="Trust servers certified by this CA."),
         click.Option(["--cert"], metavar="FILE", help="Certificate to show to the server."),
         click.Option(["--key"], metavar="FILE", help="Private key of --cert."),
-        click.Option(
-            ["-d", "--discovery-srv"],
-            metavar="DOMAIN",
-            help="Take the endpoints from this domain's SRV records.",
-        ),
-        click.Option(["--discovery-srv-name"], metavar="NAME", help="Of these, the records for NAME."),
-        click.Option(
-            ["--insecure-discovery"],
-            is_flag=True,
-            default=None,
-            help="Of these, also those without TLS; =false leaves them out.  [default: true]",
-        ),
     ]
     return made
 
