@@ -9,13 +9,14 @@ from typing import TypeVar
 
 import click
 
-from kvstore.cli.failures import CommandFailed
+from kvstore.cli.failures import BAD_CONNECTION, ERROR, CommandFailed
 from kvstore.cli.options import Settings
 from kvstore.client import Client, OutcomeUnknown
 from kvstore.client.errors import ClientError, RequestTimeout, Unreachable
 from kvstore.client.methods import Method, Request, Response
 
 Result = TypeVar("Result")
+WRONG_LOGIN = "etcdserver: authentication failed, invalid user ID or password"  # etcdctl never gets a client
 
 
 def with_client(
@@ -44,7 +45,8 @@ def with_client(
         if settings.debug:
             click.echo(f"{type(error).__name__} ({error.code.name}): {error.message}", err=True)
         text = explain(error, settings)
-        raise CommandFailed(f"{failing} ({text})" if failing else text) from None
+        status = BAD_CONNECTION if error.message == WRONG_LOGIN else ERROR
+        raise CommandFailed(f"{failing} ({text})" if failing else text, status) from None
 
 
 def ask(

@@ -149,6 +149,7 @@ ENDPOINT_STEPS = [
     step("endpoint", "status", "--cluster"),
     step("endpoint", "hashkv"),
     step("endpoint", "hashkv", "--rev", "4"),
+    step("endpoint", "hashkv", "--rev", "999999"),
     step("member", "list"),
 ]
 

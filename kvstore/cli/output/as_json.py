@@ -77,7 +77,7 @@ class Printer:
 
     def endpoint_status(self, found: Sequence[EndpointStatus]) -> bytes:
         rows = [{"Endpoint": each.endpoint, "Status": plain(each.response)} for each in found]
-        return dump(rows or None)
+        return dump(rows)
 
     def endpoint_health(self, found: Sequence[EndpointHealth]) -> bytes:
         rows = [
@@ -89,11 +89,11 @@ class Printer:
             }
             for each in found
         ]
-        return dump(rows or None)
+        return dump(rows)
 
     def endpoint_hashkv(self, found: Sequence[EndpointHash]) -> bytes:
         rows = [{"Endpoint": each.endpoint, "HashKV": plain(each.response)} for each in found]
-        return dump(rows or None)
+        return dump(rows)
 
     def alarms(self, response: pb.AlarmResponse) -> bytes:
         return dump(plain(response))
