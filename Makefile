@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help venv proto demo test check fix sim mutants verify-ci verify programs bench clean
+.PHONY: help venv proto demo test check fix docs sim mutants verify-ci verify programs bench clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -33,6 +33,9 @@ check: $(STAMP)  ## format, lint and types; writes nothing
 fix: $(STAMP)    ## apply formatting and safe lint fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(STAMP)   ## rewrite docs/kvctl.md from kvctl's own help
+	$(BIN)/python -m kvstore.cli.reference > docs/kvctl.md
 
 sim: $(STAMP)    ## replay one simulated schedule: make sim SEED=n
 	$(BIN)/python -m tests.simulation --first-seed $(or $(SEED),1) --seeds 1 --story

@@ -114,9 +114,15 @@ def full_address(address: str, endpoint: str) -> str:
 @click.option(
     "--fall", type=click.IntRange(1), default=2, show_default=True, help="Bad checks until withdrawn."
 )
-@click.option("--weight", type=click.IntRange(0, MAX_WEIGHT), default=DEFAULT_WEIGHT, show_default=True)
-@click.option("--protocol", default="http", show_default=True)
-@click.option("--zone", default="")
+@click.option(
+    "--weight",
+    type=click.IntRange(0, MAX_WEIGHT),
+    default=DEFAULT_WEIGHT,
+    show_default=True,
+    help="Its share of the traffic, against that of the others.",
+)
+@click.option("--protocol", default="http", show_default=True, help="What it speaks; for whoever routes.")
+@click.option("--zone", default="", help="Where it runs; for whoever routes.")
 @click.option("--tag", "tags", multiple=True, help="May be repeated.")
 @click.option(
     "--drain",

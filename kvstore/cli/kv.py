@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from kvstore.cli.failures import BAD_FEATURE, CommandFailed, bad_arguments
-from kvstore.cli.options import Settings, Verb
+from kvstore.cli.options import Settings, Verb, one_of
 from kvstore.cli.text import parse_int
 
 if TYPE_CHECKING:
@@ -36,12 +36,34 @@ SORT_TARGETS = {
 @click.option("--from-key", is_flag=True, help="All keys from KEY on.")
 @click.option("--rev", type=int, default=0, help="Read as of this revision.")
 @click.option("--limit", type=int, default=0, help="At most this many keys.")
-@click.option("--order", default="", metavar="ORDER", help="ASCEND or DESCEND.")
-@click.option("--sort-by", default="", metavar="TARGET", help="CREATE, KEY, MODIFY, VALUE or VERSION.")
+@click.option(
+    "--order",
+    default="",
+    metavar="ORDER",
+    shell_complete=one_of("ASCEND", "DESCEND"),
+    help="ASCEND or DESCEND.",
+)
+@click.option(
+    "--sort-by",
+    default="",
+    metavar="TARGET",
+    shell_complete=one_of("CREATE", "KEY", "MODIFY", "VALUE", "VERSION"),
+    help="CREATE, KEY, MODIFY, VALUE or VERSION.",
+)
 @click.option("--keys-only", is_flag=True, help="Keys without their values.")
 @click.option("--count-only", is_flag=True, help="Only how many there are (with -w fields).")
 @click.option("--print-value-only", is_flag=True, help="Values without their keys (with -w simple).")
-@click.option("--consistency", default="l", metavar="l|s", help="Linearizable, or serializable (local).")
+@click.option("--min-create-rev", type=int, default=0, help="Only keys created at this revision or later.")
+@click.option("--max-create-rev", type=int, default=0, help="Only keys created at this revision or before.")
+@click.option("--min-mod-rev", type=int, default=0, help="Only keys last written at this revision or later.")
+@click.option("--max-mod-rev", type=int, default=0, help="Only keys last written at this revision or before.")
+@click.option(
+    "--consistency",
+    default="l",
+    metavar="l|s",
+    shell_complete=one_of("l", "s"),
+    help="Linearizable, or serializable (local).",
+)
 @click.pass_obj
 def get(settings: Settings, /, **flags: Any) -> None:
     """Read KEY, or the keys from KEY up to RANGE_END."""
@@ -138,6 +160,10 @@ GET_FLAGS = (
     "keys_only",
     "count_only",
     "consistency",
+    "min_create_rev",
+    "max_create_rev",
+    "min_mod_rev",
+    "max_mod_rev",
 )
 
 
@@ -152,6 +178,10 @@ def range_request(
     keys_only: bool,
     count_only: bool,
     consistency: str,
+    min_create_rev: int,
+    max_create_rev: int,
+    min_mod_rev: int,
+    max_mod_rev: int,
 ) -> pb.RangeRequest:
     """The request of a get on the command line or in a transaction. Raises CommandFailed."""
     first, range_end = _range("get", arguments, prefix, from_key)
@@ -179,6 +209,10 @@ def range_request(
         count_only=count_only,
         sort_order=orders.get(order.upper()),
         sort_target=target,
+        min_create_revision=min_create_rev,
+        max_create_revision=max_create_rev,
+        min_mod_revision=min_mod_rev,
+        max_mod_revision=max_mod_rev,
     )
 
 

@@ -30,10 +30,21 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "move-leader": ("kvstore.cli.member", "Hand leadership over to a member"),
     "endpoint": ("kvstore.cli.cluster", "Servers one by one: status, health, hashkv"),
     "alarm": ("kvstore.cli.cluster", "Alarms: list, disarm"),
+    "auth": ("kvstore.cli.auth", "Authentication: enable, disable, status"),
+    "user": ("kvstore.cli.user", "Users: add, delete, get, list, passwd, grant-role, revoke-role"),
+    "role": ("kvstore.cli.role", "Roles: add, delete, get, list, grant-permission, revoke-permission"),
+    "defrag": ("kvstore.cli.cluster", "Have servers give back the space they do not use"),
+    "downgrade": ("kvstore.cli.downgrade", "Downgrades: validate, enable, cancel"),
+    "lock": ("kvstore.cli.lock", "Hold a lock, or run a command that holds it"),
+    "elect": ("kvstore.cli.lock", "Take part in an election, or follow it"),
+    "make-mirror": ("kvstore.cli.mirror", "Copy keys to another cluster, and follow their changes"),
+    "check": ("kvstore.cli.check", "Is the cluster fit for a load: perf, datascale"),
     "announce": ("kvstore.cli.announce", "Tell the store that this instance is ready"),
     "route": ("kvstore.cli.route", "Send traffic to the instances that are ready"),
+    "completion": ("kvstore.cli.completion", "The script that completes commands in a shell"),
 }
-ATTRIBUTES = {"del": "delete", "move-leader": "move_leader"}
+OWN = {"version": "Print the version", "options": "Print the flags of all commands", "help": "Print help"}
+ATTRIBUTES = {"del": "delete", "move-leader": "move_leader", "make-mirror": "make_mirror"}
 
 
 class Root(Noun):
@@ -43,7 +54,7 @@ class Root(Noun):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         there = [name for name, (module, _) in COMMANDS.items() if importlib.util.find_spec(module)]
-        return [*there, "version"]
+        return [*there, *OWN]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
@@ -58,7 +69,7 @@ class Root(Noun):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = [(name, COMMANDS[name][1]) for name in self.list_commands(ctx) if name in COMMANDS]
         with formatter.section("Commands"):
-            formatter.write_dl([*rows, ("version", "Print the version")])
+            formatter.write_dl([*rows, *OWN.items()])
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.obj = from_environment(os.environ)
@@ -87,6 +98,31 @@ def version() -> None:
     click.echo(f"kvctl version: {VERSION}\nAPI version: {CLUSTER_VERSION.rpartition('.')[0]}")
 
 
+@root.command("options", cls=Verb, epilog="\b\nExample:\n  kvctl options")
+@click.pass_context
+def options(context: click.Context) -> None:
+    """Print the flags that every command takes."""
+    parent = context.find_root()
+    formatter = parent.make_formatter()
+    root.format_options(parent, formatter)
+    click.echo(formatter.getvalue().partition("\nCommands:")[0].rstrip())
+
+
+@root.command("help", cls=Verb, epilog="\b\nExample:\n  kvctl help lease grant")
+@click.argument("words", nargs=-1, metavar="[COMMAND]...")
+@click.pass_context
+def help_(context: click.Context, words: tuple[str, ...]) -> None:
+    """Print the help of a command."""
+    inner: click.Context = context.find_root()
+    for word in words:
+        command = inner.command
+        found = command.get_command(inner, word) if isinstance(command, click.Group) else None
+        if found is None:
+            raise click.UsageError(f"unknown help topic {' '.join(words)!r}")
+        inner = click.Context(found, info_name=word, parent=inner)
+    click.echo(inner.get_help())
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Returns its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -96,15 +132,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if failed.message is not None:
             click.echo(f"Error: {failed.message}", err=True)
         return failed.status
-    except click.exceptions.NoArgsIsHelpError as wanted:
-        click.echo(wanted.format_message())
-        return 0
     except click.NoSuchOption as unknown:
         _complain(unknown, f"unknown flag: {unknown.option_name}")
         return failures.ERROR
     except click.ClickException as wrong:
         _complain(wrong, wrong.format_message())
         return failures.ERROR
+    except UnicodeEncodeError as wrong_name:  # keys are bytes; names of users, roles and members are text
+        click.echo(f"Error: {wrong_name.object!a} is not UTF-8, as a name has to be", err=True)
+        return failures.BAD_ARGUMENTS
     except (click.Abort, KeyboardInterrupt):
         return 130
     except BrokenPipeError:

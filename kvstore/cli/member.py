@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
 
-from kvstore.cli.failures import CommandFailed, bad_arguments
-from kvstore.cli.options import Noun, Settings, Verb
+from kvstore.cli.failures import BAD_FEATURE, CommandFailed, bad_arguments
+from kvstore.cli.options import Noun, Settings, Verb, one_of
 
 if TYPE_CHECKING:
     from kvstore.client import Client
@@ -26,13 +26,25 @@ def member() -> None:
 
 @member.command("list", cls=Verb, epilog="\b\nExample:\n  kvctl member list -w table")
 @click.argument("arguments", nargs=-1, metavar="")
+@click.option(
+    "--consistency",
+    default="l",
+    metavar="l|s",
+    shell_complete=one_of("l", "s"),
+    help="Linearizable, or serializable (as the asked member knows it).",
+)
 @click.pass_obj
-def member_list(settings: Settings, arguments: tuple[str, ...]) -> None:
+def member_list(settings: Settings, arguments: tuple[str, ...], consistency: str) -> None:
     """List the members: id, status, name, peer addresses, client addresses, is a learner."""
+    if consistency not in ("l", "s"):
+        raise CommandFailed(f'unknown consistency flag "{consistency}"', BAD_FEATURE)
     printer = settings.printer(table=True)
     from kvstore.cli.run import with_client, write
 
-    write(printer.member_list(with_client(settings, members_of)))
+    async def read(client: Client) -> pb.MemberListResponse:
+        return await members_of(client, linearizable=consistency == "l")
+
+    write(printer.member_list(with_client(settings, read)))
 
 
 ADD_EXAMPLE = """\b
@@ -59,7 +71,7 @@ def member_add(settings: Settings, arguments: tuple[str, ...], peer_urls: str, l
     if len(arguments) > 1:
         raise bad_arguments(TOO_MANY if "=" not in "".join(arguments[1:]) else TOO_MANY_OLD)
     urls = _urls(peer_urls)
-    printer = settings.printer()
+    printer = settings.printer(fields=False)
     from kvstore.cli.run import with_client, write
     from kvstore.client.errors import ClientError
     from kvstore.client.methods import MEMBER_ADD, OWN_MEMBER_ADD
@@ -80,7 +92,7 @@ def member_add(settings: Settings, arguments: tuple[str, ...], peer_urls: str, l
         return added, await members_of(client)
 
     added, listed = with_client(settings, do)
-    write(printer.member_add(added))
+    write(printer.member_change(added, _told(added.member.ID, "added to", added)))
     if settings.write_out == "simple":
         click.echo(_environment(arguments[0], added.member.ID, urls, listed))
 
@@ -112,7 +124,7 @@ def member_replace(settings: Settings, arguments: tuple[str, ...], peer_urls: st
         raise bad_arguments("member replace needs the old member's ID and the new one's name")
     old, name = _id(arguments[0]), arguments[1]
     urls = _urls(peer_urls)
-    printer = settings.printer()
+    printer = settings.printer(fields=False)
     from kvstore.cli.run import with_client, write
     from kvstore.client.methods import OWN_MEMBER_ADD
     from kvstore.pb import etcdserverpb_pb2 as pb
@@ -124,7 +136,7 @@ def member_replace(settings: Settings, arguments: tuple[str, ...], peer_urls: st
         metadata = (*PROMOTE, ("kvstore-replaces", f"{old:x}"))
         added = await client.caller.write(OWN_MEMBER_ADD, request, metadata=metadata)
         listed = await members_of(client)
-        write(printer.member_add(added))
+        write(printer.member_change(added, _told(added.member.ID, "added to", added)))
         if settings.write_out == "simple":
             click.echo(_environment(name, added.member.ID, urls, listed))
         if waits:
@@ -146,7 +158,7 @@ def member_remove(settings: Settings, arguments: tuple[str, ...]) -> None:
     if len(arguments) != 1:
         raise bad_arguments("member ID is not provided")
     member_id = _id(arguments[0])
-    printer = settings.printer()
+    printer = settings.printer(fields=False)
     from kvstore.cli.run import with_client, write
     from kvstore.client.methods import MEMBER_REMOVE
     from kvstore.pb import etcdserverpb_pb2 as pb
@@ -154,7 +166,8 @@ def member_remove(settings: Settings, arguments: tuple[str, ...]) -> None:
     async def do(client: Client) -> pb.MemberRemoveResponse:
         return await client.caller.write(MEMBER_REMOVE, pb.MemberRemoveRequest(ID=member_id))
 
-    write(printer.member_remove(member_id, with_client(settings, do)))
+    removed = with_client(settings, do)
+    write(printer.member_change(removed, _told(member_id, "removed from", removed)))
 
 
 UPDATE_EXAMPLE = """\b
@@ -173,7 +186,7 @@ def member_update(settings: Settings, arguments: tuple[str, ...], peer_urls: str
     member_id = _id(arguments[0])
     if not peer_urls:
         raise bad_arguments("member peer urls not provided")
-    printer = settings.printer()
+    printer = settings.printer(fields=False)
     from kvstore.cli.run import with_client, write
     from kvstore.client.methods import MEMBER_UPDATE
     from kvstore.pb import etcdserverpb_pb2 as pb
@@ -182,7 +195,8 @@ def member_update(settings: Settings, arguments: tuple[str, ...], peer_urls: str
         request = pb.MemberUpdateRequest(ID=member_id, peerURLs=_urls(peer_urls))
         return await client.caller.write(MEMBER_UPDATE, request)
 
-    write(printer.member_update(member_id, with_client(settings, do)))
+    updated = with_client(settings, do)
+    write(printer.member_change(updated, _told(member_id, "updated in", updated)))
 
 
 @member.command("promote", cls=Verb, epilog="\b\nExample:\n  kvctl member promote 8211f1d0f64f3269")
@@ -193,7 +207,7 @@ def member_promote(settings: Settings, arguments: tuple[str, ...]) -> None:
     if len(arguments) != 1:
         raise bad_arguments("member ID is not provided")
     member_id = _id(arguments[0])
-    printer = settings.printer()
+    printer = settings.printer(fields=False)
     from kvstore.cli.run import with_client, write
     from kvstore.client.methods import MEMBER_PROMOTE
     from kvstore.pb import etcdserverpb_pb2 as pb
@@ -201,7 +215,8 @@ def member_promote(settings: Settings, arguments: tuple[str, ...]) -> None:
     async def do(client: Client) -> pb.MemberPromoteResponse:
         return await client.caller.write(MEMBER_PROMOTE, pb.MemberPromoteRequest(ID=member_id))
 
-    write(printer.member_promote(member_id, with_client(settings, do)))
+    promoted = with_client(settings, do)
+    write(printer.reply(promoted, _told(member_id, "promoted in", promoted)))
 
 
 @click.command("move-leader", cls=Verb, epilog="\b\nExample:\n  kvctl move-leader 8211f1d0f64f3269")
@@ -212,12 +227,13 @@ def move_leader(settings: Settings, arguments: tuple[str, ...]) -> None:
     if len(arguments) != 1:
         raise bad_arguments("move-leader command needs 1 argument")
     target = _hexadecimal(arguments[0], "{}")
-    from kvstore.cli.run import with_client
+    printer = settings.printer(fields=False)
+    from kvstore.cli.run import with_client, write
     from kvstore.client.errors import ClientError
     from kvstore.client.methods import MOVE_LEADER, STATUS
     from kvstore.pb import etcdserverpb_pb2 as pb
 
-    async def do(client: Client) -> int:
+    async def do(client: Client) -> tuple[int, pb.MoveLeaderResponse]:
         for endpoint in client.caller.choice.endpoints:
             try:
                 status = await client.caller.at(endpoint, STATUS, pb.StatusRequest())
@@ -225,19 +241,24 @@ def move_leader(settings: Settings, arguments: tuple[str, ...]) -> None:
                 continue
             if status.leader and status.leader == status.header.member_id:
                 request = pb.MoveLeaderRequest(targetID=target)
-                await client.caller.at(endpoint, MOVE_LEADER, request, write=True)
-                return status.leader
+                return status.leader, await client.caller.at(endpoint, MOVE_LEADER, request, write=True)
         raise CommandFailed(f"no leader endpoint given at [{' '.join(settings.endpoints)}]")
 
-    leader = with_client(settings, do)
-    click.echo(f"Leadership transferred from {leader:x} to {target:x}")
+    leader, moved = with_client(settings, do)
+    write(printer.reply(moved, f"Leadership transferred from {leader:x} to {target:x}"))
 
 
-async def members_of(client: Client) -> pb.MemberListResponse:
+async def members_of(client: Client, *, linearizable: bool = True) -> pb.MemberListResponse:
     from kvstore.client.methods import MEMBER_LIST
     from kvstore.pb import etcdserverpb_pb2 as pb
 
-    return await client.caller.read(MEMBER_LIST, pb.MemberListRequest(linearizable=True))
+    request = pb.MemberListRequest(linearizable=linearizable)
+    return await client.caller.read(MEMBER_LIST, request, leader=linearizable)
+
+
+def _told(member_id: int, done: str, response: Any) -> str:
+    """etcdctl pads ids with blanks."""
+    return f"Member {member_id:16x} {done} cluster {response.header.cluster_id:16x}"
 
 
 def _id(text: str) -> int:

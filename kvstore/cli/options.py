@@ -16,10 +16,14 @@ from kvstore.cli.failures import BAD_FEATURE, CommandFailed
 from kvstore.cli.text import parse_bool, parse_duration_s
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kvstore.cli.output import Printer
     from kvstore.client import Client
 
-FORMATS = ("simple", "json", "fields", "table")
+SHORTEST_KEEPALIVE_S = 10.0  # as in every Go client; servers end connections that ping much oftener
+DURATIONS = ("command_timeout", "dial_timeout", "keepalive_time", "keepalive_timeout")
+FORMATS = ("simple", "json", "fields", "table", "protobuf")
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,13 @@ class Settings:
     """What the flags and the environment say. ctx.obj of every command."""
 
     endpoints: tuple[str, ...] = ("127.0.0.1:2379",)
+    discovery_srv: str = ""
+    discovery_srv_name: str = ""
+    insecure_discovery: bool = True
     command_timeout_s: float = 5.0
     dial_timeout_s: float = 2.0
+    keepalive_time_s: float = 2.0
+    keepalive_timeout_s: float = 6.0
     write_out: str = "simple"
     hex: bool = False
     debug: bool = False
@@ -44,19 +53,21 @@ class Settings:
             self.endpoints,
             timeout_s=self.command_timeout_s,
             dial_timeout_s=self.dial_timeout_s,
+            keepalive_s=max(self.keepalive_time_s, SHORTEST_KEEPALIVE_S),
+            keepalive_timeout_s=self.keepalive_timeout_s,
             wait_for_endpoints=False,
             shuffle=False,
             credentials=self._credentials(),
         )
 
-    def printer(self, *, table: bool = False) -> Printer:
-        """table: the command can be written as a table. Refusing comes before anything is done."""
+    def printer(self, *, table: bool = False, fields: bool = True, protobuf: bool = True) -> Printer:
+        """Of which formats the command's answer has. Refusing comes before anything is done."""
         from kvstore.cli.output import printer
 
         if self.write_out not in FORMATS:
             raise CommandFailed("unsupported output format", BAD_FEATURE)
-        if self.write_out == "table" and not table:
-            raise CommandFailed("table not supported as output format", BAD_FEATURE)
+        if not {"table": table, "fields": fields, "protobuf": protobuf}.get(self.write_out, True):
+            raise CommandFailed(f"{self.write_out} not supported as output format", BAD_FEATURE)
         return printer(self.write_out, hex_strings=self.hex)
 
     def _credentials(self) -> Any:
@@ -74,6 +85,11 @@ class Settings:
                 raise CommandFailed(f"{path}: {problem.strerror}") from None
 
         return grpc.ssl_channel_credentials(content(self.cacert), content(self.key), content(self.cert))
+
+
+def one_of(*words: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """What a shell offers for a flag that takes one of these; the command itself says what is wrong."""
+    return lambda context, parameter, begun: [word for word in words if word.startswith(begun)]
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
@@ -98,11 +114,36 @@ def _flags() -> list[click.Option]:
             help="Servers, host:port, with commas between.  [default: 127.0.0.1:2379]",
         ),
         click.Option(
+            ["-d", "--discovery-srv"],
+            metavar="DOMAIN",
+            help="Take the endpoints from this domain's SRV records.",
+        ),
+        click.Option(["--discovery-srv-name"], metavar="NAME", help="Of these, the records for NAME."),
+        click.Option(
+            ["--insecure-discovery"],
+            is_flag=True,
+            default=None,
+            help="Of these, also those without TLS; =false leaves them out.  [default: true]",
+        ),
+        click.Option(
             ["--command-timeout"], type=Duration(), help="Limit for one short command.  [default: 5s]"
         ),
         click.Option(["--dial-timeout"], type=Duration(), help="Limit for one connection.  [default: 2s]"),
         click.Option(
-            ["-w", "--write-out"], metavar="FORMAT", help="simple, json, fields or table.  [default: simple]"
+            ["--keepalive-time"],
+            type=Duration(),
+            help="Between pings on a quiet connection, 10s at least.  [default: 2s]",
+        ),
+        click.Option(
+            ["--keepalive-timeout"],
+            type=Duration(),
+            help="Without an answer to a ping for so long, it is lost.  [default: 6s]",
+        ),
+        click.Option(
+            ["-w", "--write-out"],
+            metavar="FORMAT",
+            shell_complete=one_of(*FORMATS),
+            help="simple, json, fields, table or protobuf.  [default: simple]",
         ),
         click.Option(["--hex"], is_flag=True, default=None, help="Print keys and values as \\x.. escapes."),
         click.Option(["--debug"], is_flag=True, default=None, help="Say more when something fails."),
@@ -114,6 +155,7 @@ def _flags() -> list[click.Option]:
 
 
 NAMES = tuple(option.name or "" for option in _flags())
+SWITCHES = {option.name for option in _flags() if option.is_flag}
 
 
 class _Flagged:
@@ -153,8 +195,12 @@ class _Flagged:
         return kept, [switches[spelling] for spelling in denied]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        kept, denied = self.plain(args)
-        rest: list[str] = super().parse_args(ctx, kept)  # type: ignore[misc]
+        try:
+            kept, denied = self.plain(args)
+            rest: list[str] = super().parse_args(ctx, kept)  # type: ignore[misc]
+        except click.UsageError as wrong:
+            wrong.ctx = wrong.ctx or ctx  # whose --help is the way out
+            raise
         ctx.params.update(dict.fromkeys(denied, False))
         merge(ctx)
         return rest
@@ -168,7 +214,7 @@ def merge(ctx: click.Context) -> None:
     if "endpoints" in changes:
         words = [word.strip() for text in changes["endpoints"] for word in text.split(",")]
         changes["endpoints"] = tuple(word for word in words if word)
-    for name in ("command_timeout", "dial_timeout"):
+    for name in DURATIONS:
         if name in changes:
             changes[name + "_s"] = changes.pop(name)
     ctx.obj = replace(settings, **changes)
@@ -180,6 +226,17 @@ class Verb(_Flagged, click.Command):
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self.add_flags(hidden=True)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        settings = ctx.obj
+        if isinstance(settings, Settings) and settings.discovery_srv:
+            from kvstore.cli.discovery import discover
+
+            found = discover(
+                settings.discovery_srv, settings.discovery_srv_name, insecure=settings.insecure_discovery
+            )
+            ctx.obj = replace(settings, endpoints=found or settings.endpoints)
+        return super().invoke(ctx)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_epilog(ctx, formatter)
@@ -193,8 +250,25 @@ class Noun(_Flagged, click.Group):
     shows_flags = False
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(*arguments, **keywords)
+        super().__init__(*arguments, **{"invoke_without_command": True, **keywords})
         self.add_flags(hidden=not self.shows_flags)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise click.UsageError(f'unknown command "{args[0]}" for "{ctx.command_path}"{hint}', ctx)
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        result = super().invoke(ctx)
+        if ctx.invoked_subcommand is None:
+            click.echo(ctx.get_help())
+        return result
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_epilog(ctx, formatter)
@@ -225,9 +299,9 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         try:
             if name == "endpoints":
                 changes[name] = tuple(word.strip() for word in value.split(",") if word.strip())
-            elif name in ("command_timeout", "dial_timeout"):
+            elif name in DURATIONS:
                 changes[name + "_s"] = parse_duration_s(value)
-            elif name in ("hex", "debug"):
+            elif name in SWITCHES:
                 changes[name] = parse_bool(value)
             else:
                 changes[name] = value

@@ -61,7 +61,13 @@ def route() -> None:
 @click.option(
     "--listen", required=True, metavar="[HOST]:PORT", help="Without HOST: all addresses. Port 0: any."
 )
-@click.option("--connect-timeout", type=Duration(), default="1s", show_default=True)
+@click.option(
+    "--connect-timeout",
+    type=Duration(),
+    default="1s",
+    show_default=True,
+    help="For a connection to an instance; then another is tried.",
+)
 @click.option(
     "--timeout", type=Duration(), default="60s", show_default=True, help="Between two pieces of an answer."
 )

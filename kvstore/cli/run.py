@@ -9,12 +9,14 @@ from typing import TypeVar
 
 import click
 
-from kvstore.cli.failures import CommandFailed
+from kvstore.cli.failures import BAD_CONNECTION, ERROR, CommandFailed
 from kvstore.cli.options import Settings
 from kvstore.client import Client, OutcomeUnknown
 from kvstore.client.errors import ClientError, RequestTimeout, Unreachable
+from kvstore.client.methods import Method, Request, Response
 
 Result = TypeVar("Result")
+WRONG_LOGIN = "etcdserver: authentication failed, invalid user ID or password"  # etcdctl never gets a client
 
 
 def with_client(
@@ -23,10 +25,17 @@ def with_client(
     """Runs action with a client. failing: what to say around the server's reason, as in "failed to grant
     lease (...)"."""
 
+    if settings.debug:
+        from kvstore.cli.debug import variables
+
+        click.echo("\n".join(variables(settings)), err=True)
+
     async def run() -> Result:
         try:
             async with settings.client() as client:
                 return await action(client)
+        except UnicodeEncodeError:
+            raise
         except ValueError as problem:  # an endpoint that cannot be read
             raise CommandFailed(str(problem)) from None
 
@@ -36,7 +45,20 @@ def with_client(
         if settings.debug:
             click.echo(f"{type(error).__name__} ({error.code.name}): {error.message}", err=True)
         text = explain(error, settings)
-        raise CommandFailed(f"{failing} ({text})" if failing else text) from None
+        status = BAD_CONNECTION if error.message == WRONG_LOGIN else ERROR
+        raise CommandFailed(f"{failing} ({text})" if failing else text, status) from None
+
+
+def ask(
+    settings: Settings, method: Method[Request, Response], request: Request, *, write: bool = True
+) -> Response:
+    """One call. write: it has an effect, so it is not repeated where that would be in doubt."""
+
+    async def do(client: Client) -> Response:
+        call = client.caller.write if write else client.caller.read
+        return await call(method, request)
+
+    return with_client(settings, do)
 
 
 def explain(error: ClientError, settings: Settings) -> str:

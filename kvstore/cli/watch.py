@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from kvstore.client import Client, Watch, WatchBatch
 
 
+EXCLUSIVE = "`range_end` and `--prefix` are mutually exclusive"
+
+
 class WatchVerb(Verb):
     """What follows -- is a command to run, flags and all."""
 
@@ -28,6 +32,8 @@ class WatchVerb(Verb):
         split = words.index("--") if "--" in words else len(words)
         rest = super().parse_args(ctx, words[:split])
         ctx.params["command"] = tuple(words[split + 1 :])
+        if split == len(words) - 1:
+            raise bad_arguments("bad number of arguments (found separator --, but no commands)")
         return rest
 
 
@@ -35,11 +41,13 @@ class WatchVerb(Verb):
     "watch",
     cls=WatchVerb,
     epilog="\b\nExamples:\n  kvctl watch greeting\n  kvctl watch services/ --prefix --rev 1200\n"
-    "  kvctl watch config -- sh -c 'echo $ETCD_WATCH_VALUE'\n\n"
+    "  kvctl watch config -- sh -c 'echo $ETCD_WATCH_VALUE'\n"
+    "  kvctl watch -i                    then lines such as: watch services/ --prefix, and: progress\n\n"
     "The command after -- runs once for each event, with ETCD_WATCH_REVISION, ETCD_WATCH_EVENT_TYPE, "
     "ETCD_WATCH_KEY and ETCD_WATCH_VALUE (the last three quoted).",
 )
 @click.argument("arguments", nargs=-1, metavar="KEY [RANGE_END] [-- COMMAND...]")
+@click.option("-i", "--interactive", is_flag=True, help="Read watches from stdin, one a line.")
 @click.option("--prefix", is_flag=True, help="All keys that begin with KEY.")
 @click.option("--rev", type=int, default=0, help="From this revision on; the past is sent first.")
 @click.option("--prev-kv", is_flag=True, help="Print the pair as it was before, too.")
@@ -48,21 +56,39 @@ class WatchVerb(Verb):
 def watch(settings: Settings, /, **flags: Any) -> None:
     """Print every change of KEY, or of the keys from KEY up to RANGE_END, until stopped. It goes on at
     another endpoint when the connection is lost, without losing or repeating a change."""
-    key, range_end = watched(flags["arguments"], flags["prefix"], os.environ)
+    if flags["interactive"]:
+        _interactive(settings)
+        return
+    watched(flags["arguments"], flags["prefix"], os.environ)
     printer = settings.printer()
     from kvstore.cli.run import with_client
 
-    async def follow(client: Client) -> None:
-        made = client.watch(
-            key,
-            range_end=range_end,
-            prefix=flags["prefix"],
-            start_revision=flags["rev"],
-            prev_kv=flags["prev_kv"],
-        )
-        await _print(made, printer, flags["command"], progress=flags["progress_notify"])
+    async def run(client: Client) -> None:
+        made = open_watch(client, flags)
+        await follow(made, printer, flags["command"], progress=flags["progress_notify"])
+        raise CommandFailed("watch is canceled by the server", INTERRUPTED)
 
-    with_client(settings, follow)
+    with_client(settings, run)
+
+
+def _interactive(settings: Settings) -> None:
+    printer = settings.printer()
+    from kvstore.cli.run import with_client
+    from kvstore.cli.watch_interactive import Session
+
+    with_client(settings, lambda client: Session(client, printer, watch).run())
+
+
+def open_watch(client: Client, flags: Mapping[str, Any]) -> Watch:
+    """The watch that the command's flags describe. Nothing is sent yet."""
+    key, range_end = watched(flags["arguments"], flags["prefix"], os.environ)
+    return client.watch(
+        key,
+        range_end=range_end,
+        prefix=flags["prefix"],
+        start_revision=flags["rev"],
+        prev_kv=flags["prev_kv"],
+    )
 
 
 def watched(
@@ -70,15 +96,17 @@ def watched(
 ) -> tuple[bytes, bytes | None]:
     """(key, range_end), from the arguments or else from ETCDCTL_WATCH_KEY and ETCDCTL_WATCH_RANGE_END."""
     named = environment.get("KVCTL_WATCH_KEY") or environment.get("ETCDCTL_WATCH_KEY")
+    end = environment.get("KVCTL_WATCH_RANGE_END") or environment.get("ETCDCTL_WATCH_RANGE_END")
     if named:
         if arguments:
             raise bad_arguments("bad number of arguments (found conflicting environment key)")
-        end = environment.get("KVCTL_WATCH_RANGE_END") or environment.get("ETCDCTL_WATCH_RANGE_END")
         arguments = (named, end) if end else (named,)
+    elif end:
+        raise bad_arguments(f"ETCDCTL_WATCH_KEY is empty but got ETCDCTL_WATCH_RANGE_END={quote(end)}")
     if not 1 <= len(arguments) <= 2:
         raise bad_arguments("bad number of arguments")
     if len(arguments) == 2 and prefix:
-        raise bad_arguments("`range_end` and `--prefix` are mutually exclusive")
+        raise bad_arguments(EXCLUSIVE)
     return as_bytes(arguments[0]), as_bytes(arguments[1]) if len(arguments) == 2 else None
 
 
@@ -95,7 +123,8 @@ def event_environments(batch: WatchBatch) -> list[dict[str, str]]:
     ]
 
 
-async def _print(made: Watch, printer: Printer, command: tuple[str, ...], *, progress: bool) -> None:
+async def follow(made: Watch, printer: Printer, command: tuple[str, ...], *, progress: bool) -> None:
+    """Prints the watch until the server ends it for good, and then why. Raises what else goes wrong."""
     from kvstore.cli.output import WatchEnd
     from kvstore.cli.run import write
     from kvstore.client.errors import Compacted, WatchCanceled
@@ -109,7 +138,7 @@ async def _print(made: Watch, printer: Printer, command: tuple[str, ...], *, pro
                     write(b"progress notify: %d\n" % batch.revision)
                 write(printer.watch(batch))
                 if command:
-                    _run_command(command, batch)
+                    await _run_command(command, batch)
     except (Compacted, WatchCanceled) as ended:
         click.echo(f"watch was canceled ({ended.message})", err=True)
         if isinstance(ended, Compacted):
@@ -117,22 +146,22 @@ async def _print(made: Watch, printer: Printer, command: tuple[str, ...], *, pro
         else:
             end = WatchEnd(None if ended.refused else ended.header)
         write(printer.watch_end(end))
-        raise CommandFailed("watch is canceled by the server", INTERRUPTED) from None
 
 
-def _run_command(command: tuple[str, ...], batch: WatchBatch) -> None:
-    """Runs to its end before the next event is read: commands never overlap, and keep the events' order."""
+async def _run_command(command: tuple[str, ...], batch: WatchBatch) -> None:
+    """Runs to its end before the next event is read: a watch's commands never overlap, and keep its order."""
     named = "[" + " ".join(quote(word) for word in command) + "]"
     for variables in event_environments(batch):
         try:
-            done = subprocess.run(
-                command, env={**os.environ, **variables}, stdin=subprocess.DEVNULL, check=False
+            process = await asyncio.create_subprocess_exec(
+                *command, env={**os.environ, **variables}, stdin=subprocess.DEVNULL
             )
         except OSError as problem:
             text = f"exec: {quote(command[0])}: {problem.strerror}"
             print(f"command {named} error ({text})", file=sys.stderr)
             raise CommandFailed(None) from None
-        if done.returncode:
-            ended = f"exit status {done.returncode}" if done.returncode > 0 else f"signal {-done.returncode}"
+        status = await process.wait()
+        if status:
+            ended = f"exit status {status}" if status > 0 else f"signal {-status}"
             print(f"command {named} error ({ended})", file=sys.stderr)
             raise CommandFailed(None)

@@ -76,6 +76,7 @@ class Client:
         require_leader: bool = True,
         max_message_bytes: int = 2**31 - 1,
         keepalive_s: float = 10.0,
+        keepalive_timeout_s: float = 5.0,
         credentials: grpc.ChannelCredentials | None = None,
         shuffle: bool = True,
         entropy: random.Random | None = None,
@@ -90,6 +91,7 @@ class Client:
             require_leader=require_leader,
             max_message_bytes=max_message_bytes,
             keepalive_s=keepalive_s,
+            keepalive_timeout_s=keepalive_timeout_s,
             credentials=credentials,
         )
         self.caller = Caller(EndpointChoice(found), settings)

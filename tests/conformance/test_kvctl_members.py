@@ -66,6 +66,7 @@ def test_what_is_printed_and_refused(cluster: Cluster) -> None:
         tell("member", "add", "again", "--learner", f"--peer-urls={url}")
         tell("member", "promote", member_id)
         tell("member", "update", member_id, f"--peer-urls={url}1")
+        tell("member", "update", member_id, "--peer-urls=http://127.0.0.1:1", "-w", "fields")
         tell("member", "remove", member_id)
         tell("member", "remove", member_id)
         for words in (
@@ -80,7 +81,15 @@ def test_what_is_printed_and_refused(cluster: Cluster) -> None:
             ["move-leader", "1234"],
         ):
             tell(*words)
+        for write_out in ("simple", "json", "protobuf"):
+            tell("move-leader", follower(cluster), "-w", write_out)
     assert seen["kvctl"] == seen["etcdctl"]
+
+
+def follower(cluster: Cluster) -> str:
+    """The id of a member that does not lead."""
+    shown = run(KVCTL, cluster.endpoints, "endpoint", "status").stdout
+    return next(row.split(", ")[1] for row in shown.splitlines() if row.split(", ")[4] == "false")
 
 
 def start(

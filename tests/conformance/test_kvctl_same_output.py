@@ -6,9 +6,11 @@ What differs by nature is named alike first: the ids of cluster and member, and 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,18 +21,24 @@ import pytest
 
 from kvstore.cli.main import main
 from kvstore.client import Client
+from kvstore.client.methods import ALARM
+from kvstore.pb import etcdserverpb_pb2 as pb
 from tests.conformance.etcd_process import clean_environment, etcdctl_path, running_cluster
+from tests.conformance.kvctl_steps import (
+    ALARM_STEPS,
+    BAD_AUTH_STEPS,
+    ENDPOINT_STEPS,
+    LAST_STEPS,
+    PROTOBUF_READS,
+    PROTOBUF_STEPS,
+    STEPS,
+    Step,
+    auth_steps,
+    one_of_each,
+    step,
+)
 
 LEASES = {"7b": 0x7B, "2ee6": 0x2EE6}
-
-
-@dataclass(frozen=True)
-class Step:
-    arguments: Sequence[str]
-    stdin: bytes = b""
-
-    def __str__(self) -> str:
-        return " ".join(word or "''" for word in self.arguments)
 
 
 @dataclass(frozen=True)
@@ -46,11 +54,12 @@ class Side:
 
     endpoint: str
     names: Sequence[tuple[bytes, bytes]]
+    ids: bytes  # as they begin a header in protobuf
 
     def alike(self, text: bytes) -> bytes:
         for own, common in self.names:
             text = text.replace(own, common)
-        return text
+        return re.sub(b"(?s)(\n.)?" + re.escape(self.ids), b"IDS", text)  # with the length of their message
 
 
 def run_etcdctl(side: Side, step: Step) -> Shown:
@@ -89,7 +98,8 @@ async def side(endpoint: str) -> Side:
         (endpoint.encode(), b"ENDPOINT"),
         (member.peer_urls[0].encode(), b"PEER"),
     ]
-    return Side(endpoint, names)
+    ids = pb.ResponseHeader(cluster_id=header.cluster_id, member_id=header.member_id)
+    return Side(endpoint, names, ids.SerializeToString())
 
 
 @pytest.fixture(scope="module")
@@ -100,150 +110,14 @@ def servers() -> Iterator[list[str]]:
 
 @pytest.fixture(scope="module")
 def sides(servers: list[str]) -> tuple[Side, Side]:
-    import asyncio
+    return two_sides(servers)
 
+
+def two_sides(servers: list[str]) -> tuple[Side, Side]:
     async def both() -> tuple[Side, Side]:
         return await side(servers[0]), await side(servers[1])
 
     return asyncio.run(both())
-
-
-def step(*arguments: str, stdin: bytes = b"") -> Step:
-    return Step(arguments, stdin)
-
-
-TXNS = [
-    b'value("a") = "1"\nversion("b") > "0"\n\nput a 1\nget b\ndel c\n\nput a 2\nget b\ndel b --prev-kv\n\n',
-    b'version("t") = "0"\n\nput t "two words"\nput u ""x\n\nget t\n\n',
-    b'version("t") > "0"\nmod("t") > "1"\ncreate("t") != "1"\nvalue("t") < "z"\n\n'
-    b'get t --keys-only\nget "" --prefix --limit=2 --order=DESCEND\nput t "a\\tb\\x41" --prev-kv\ndel u\n\n\n',
-    b'ver("t") = "2"\nc("t") > "0"\nm("t") > "0"\nval("t") = "a\\tbA"\n\nget t\n\n\n',
-    b"\n\n\n",
-    b'version("l") = "1"\n\nget l\n\nget l --rev=1 --consistency=s\n\n',
-    b'version("l") = "2"\n\nget l\n\nget l t\n\n',
-    b"\nput `x` 1\n\n\n",
-]
-
-BAD_TXNS = [
-    b"",
-    b"\n",
-    b"\nget a",
-    b"bad\n\n\n\n",
-    b'nosuch("a") = "1"\n\n\n\n',
-    b"create(a) > 0\n\n\n\n",
-    b'version("a") >1\n\n\n\n',
-    b'mod("a") = "x"\n\n\n\n',
-    b"\nbad a\n\n\n",
-    b"\nput a\n\n\n",
-    b"\nput\n\n\n",
-    b"\nput a b --nosuch\n\n\n",
-    b"\nput a b --lease=1f\n\n\n",
-    b"\nput a 1\nput a 2\n\n\n",
-    b"\nget a b --prefix\n\n\n",
-    b"\nput a 1 --ignore-value\n\n\n",
-]
-
-STEPS = [
-    step("put", "a", "1"),
-    step("put", "a", "2", "--prev-kv"),
-    step("put", "a", stdin=b"from\nstdin\n"),
-    step("put", "a", "--ignore-value"),
-    step("put", "a", "--ignore-lease", "3"),
-    step("put", "nobody", "--ignore-value"),
-    step("put", "b", "x\ty\x01é\u00ad\u2028<&>", "--prev-kv"),
-    step("put", "l", "leased", "--lease=7b"),
-    step("put", "l", "--lease", "7b", "--ignore-value", "--prev-kv"),
-    step("put", "--", "-k", "-v"),
-    step("put", "k", "--", "-5"),
-    step("put", "a", "b", "c"),
-    step("put", "a", "1", "--lease", "zz"),
-    step("put", "a", "1", "--lease", "ffff"),
-    step("put", "a", "1", "--ignore-value"),
-    step("put"),
-    step("put", "", "1"),
-    step("put", "a"),
-    step("get", "", "--prefix"),
-    step("get", "a"),
-    step("get", "a", "c", "--limit", "1"),
-    step("get", "a", "b", "c"),
-    step("get", "nobody"),
-    step("get", "a", "--count-only"),
-    step("get", "", "--prefix", "--keys-only"),
-    step("get", "", "--from-key", "--keys-only"),
-    step("get", "b", "--from-key"),
-    step("get", "a", "--print-value-only"),
-    step("get", "a", "--keys-only", "--print-value-only"),
-    step("get", "b", "--hex"),
-    step("--hex", "get", "b", "--hex=false"),
-    step("get", "l", "--consistency", "s"),
-    step("get", "a", "--rev", "3"),
-    step("get", "", "--prefix=true", "--sort-by", "modify", "--order", "descend"),
-    step("get", "", "--prefix", "--sort-by", "VALUE"),
-    step("get", "", "--prefix", "--sort-by=version", "--order=ASCEND"),
-    step("get", "", "--prefix", "--sort-by=create", "--limit=2"),
-    step("get", "", "--prefix", "--order", "DESCEND"),
-    step("get"),
-    step("get", ""),
-    step("get", "a", "b", "--prefix"),
-    step("get", "a", "b", "--from-key"),
-    step("get", "a", "--prefix", "--from-key"),
-    step("get", "a", "--consistency", "x"),
-    step("get", "a", "--order", "x"),
-    step("get", "a", "--sort-by", "x"),
-    step("get", "a", "--keys-only", "--count-only"),
-    step("get", "a", "--rev", "999"),
-    step("get", "a", "--command-timeout", "1m0.5s"),
-    *(step("txn", stdin=text) for text in TXNS),
-    *(step("txn", "-i", stdin=text) for text in TXNS[:2]),
-    *(step("txn", stdin=text) for text in BAD_TXNS),
-    step("txn", "x", stdin=b"\n\n\n"),
-    step("lease", "list"),
-    step("lease", "timetolive", "ffff"),
-    step("lease", "keep-alive", "7b", "--once"),
-    step("lease", "keep-alive", "--once", "ffff"),
-    step("lease", "keep-alive", "ffff"),
-    step("lease", "revoke", "ffff"),
-    step("lease", "revoke", "zz"),
-    step("lease", "revoke"),
-    step("lease", "grant"),
-    step("lease", "grant", "x"),
-    step("lease", "grant", "99999999999"),
-    step("lease", "timetolive"),
-    step("member", "list"),
-    step("alarm", "list"),
-    step("alarm", "list", "x"),
-    step("watch"),
-    step("watch", "--prefix", "a", "b"),
-    step("watch", "b", "a"),
-    step("del", "k"),
-    step("del", "k"),
-    step("del", "a", "b", "--prev-kv"),
-    step("del"),
-    step("del", "a", "b", "c"),
-    step("del", "a", "--prefix", "--from-key"),
-    step("del", "", "--prefix", "--prev-kv"),
-    step("compaction"),
-    step("compaction", "x"),
-    step("compaction", "999"),
-]
-
-LAST_STEPS = [
-    step("put", "a", "1"),
-    step("compaction", "5"),
-    step("compaction", "5"),
-    step("compaction", "6", "--physical"),
-    step("get", "a", "--rev", "2"),
-    step("watch", "a", "--rev", "2"),
-]
-
-# Sizes on disk differ between two servers that hold the same, so these run against one.
-ENDPOINT_STEPS = [
-    step("endpoint", "status"),
-    step("endpoint", "status", "--cluster"),
-    step("endpoint", "hashkv"),
-    step("endpoint", "hashkv", "--rev", "4"),
-    step("member", "list"),
-]
 
 
 def differences(
@@ -286,3 +160,43 @@ def test_same_output_after_compaction(sides: tuple[Side, Side]) -> None:
         steps = LAST_STEPS if write_out == "simple" else LAST_STEPS[3:]
         found = differences(sides, steps, common=("-w", write_out))
         assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("write_out", ["simple", "json", "fields", "protobuf"])
+def test_same_auth_output(sides: tuple[Side, Side], write_out: str) -> None:
+    steps = auth_steps(write_out)
+    steps = [*steps, *BAD_AUTH_STEPS] if write_out == "simple" else one_of_each(steps)
+    found = differences(sides, steps, common=("-w", write_out), errors=True)
+    assert not found, "\n".join(found)
+
+
+def test_same_auth_output_with_ours() -> None:
+    """The server is ours on both sides."""
+    with running_cluster("kvstore") as first, running_cluster("kvstore") as second:
+        ours = two_sides([first.endpoints[0], second.endpoints[0]])
+        if b"Unimplemented" in run_etcdctl(ours[0], step("auth", "status")).stderr:
+            pytest.skip("this server has no authentication")
+        found = differences(ours, one_of_each(auth_steps("ours")), errors=True)
+        assert not found, "\n".join(found)
+
+
+def test_same_protobuf_output(sides: tuple[Side, Side]) -> None:
+    found = differences(sides, PROTOBUF_STEPS, common=("-w", "protobuf"), errors=True)
+    found += differences((sides[0], sides[0]), PROTOBUF_READS, common=("-w", "protobuf"), errors=True)
+    assert not found, "\n".join(found)
+
+
+async def raise_alarm(sides: Sequence[Side]) -> None:
+    for each in sides:
+        async with Client(each.endpoint) as client:
+            (member,) = await client.members()
+            full = pb.AlarmRequest(
+                action=pb.AlarmRequest.ACTIVATE, memberID=member.id, alarm=pb.AlarmType.NOSPACE
+            )
+            await client.caller.write(ALARM, full)
+
+
+async def test_same_output_with_an_alarm(sides: tuple[Side, Side]) -> None:
+    await raise_alarm(sides)
+    found = await asyncio.to_thread(differences, sides, ALARM_STEPS, errors=True)
+    assert not found, "\n".join(found)

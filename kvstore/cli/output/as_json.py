@@ -16,10 +16,13 @@ from kvstore.cli.text import format_duration
 from kvstore.client.results import Event, Header, KeyValue, WatchBatch
 from kvstore.pb import etcdserverpb_pb2 as pb
 
+ID_FIELDS = ("cluster_id", "member_id", "ID")
+
 
 class Printer:
     def __init__(self, *, hex_strings: bool = False) -> None:
-        """--hex has no meaning here: bytes are base64."""
+        """hex_strings: ids of members and clusters as other commands take them. Keys are base64 all the same."""
+        self._hex_ids = hex_strings
 
     def get(self, response: pb.RangeResponse, *, values_only: bool = False) -> bytes:
         return dump(plain(response))
@@ -67,23 +70,14 @@ class Printer:
         return dump({**plain(response.header), **found})
 
     def member_list(self, response: pb.MemberListResponse) -> bytes:
-        return dump(plain(response))
+        return dump(self._with_ids(plain(response)))
 
-    def member_add(self, response: pb.MemberAddResponse) -> bytes:
-        return dump(plain(response))
-
-    def member_remove(self, member_id: int, response: pb.MemberRemoveResponse) -> bytes:
-        return dump(plain(response))
-
-    def member_update(self, member_id: int, response: pb.MemberUpdateResponse) -> bytes:
-        return dump(plain(response))
-
-    def member_promote(self, member_id: int, response: pb.MemberPromoteResponse) -> bytes:
-        return dump(plain(response))
+    def member_change(self, response: Any, text: str) -> bytes:
+        return dump(self._with_ids(plain(response)))
 
     def endpoint_status(self, found: Sequence[EndpointStatus]) -> bytes:
         rows = [{"Endpoint": each.endpoint, "Status": plain(each.response)} for each in found]
-        return dump(rows or None)
+        return dump(rows)
 
     def endpoint_health(self, found: Sequence[EndpointHealth]) -> bytes:
         rows = [
@@ -95,14 +89,29 @@ class Printer:
             }
             for each in found
         ]
-        return dump(rows or None)
+        return dump(rows)
 
     def endpoint_hashkv(self, found: Sequence[EndpointHash]) -> bytes:
         rows = [{"Endpoint": each.endpoint, "HashKV": plain(each.response)} for each in found]
-        return dump(rows or None)
+        return dump(rows)
 
     def alarms(self, response: pb.AlarmResponse) -> bytes:
         return dump(plain(response))
+
+    def role(self, name: str, response: pb.AuthRoleGetResponse) -> bytes:
+        return dump(plain(response))
+
+    def names(self, response: Any, names: Sequence[str]) -> bytes:
+        return dump(plain(response))
+
+    def reply(self, response: Any, text: str) -> bytes:
+        return dump(plain(response))
+
+    def _with_ids(self, found: dict[str, Any]) -> dict[str, Any]:
+        if self._hex_ids:
+            for part in (found["header"], found.get("member", {}), *found.get("members", [])):
+                part.update((name, f"{part[name]:x}") for name in ID_FIELDS if name in part)
+        return found
 
 
 def dump(value: Any) -> bytes:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from kvstore.cli.output import EndpointHash, EndpointHealth, EndpointStatus, WatchEnd
 from kvstore.cli.output.rows import member_rows, status_rows
 from kvstore.cli.text import format_duration, hexadecimal
+from kvstore.client.compare import EVERYTHING, prefix_end
 from kvstore.client.results import KeyValue, WatchBatch
+from kvstore.pb import authpb_pb2 as authpb
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.pb import mvccpb_pb2 as mvccpb
+
+READING = (authpb.Permission.READ, authpb.Permission.READWRITE)
+WRITING = (authpb.Permission.WRITE, authpb.Permission.READWRITE)
 
 
 class Printer:
@@ -80,18 +86,8 @@ class Printer:
     def member_list(self, response: pb.MemberListResponse) -> bytes:
         return _lines(", ".join(row) for row in member_rows(response))
 
-    def member_add(self, response: pb.MemberAddResponse) -> bytes:
-        cluster_id = response.header.cluster_id
-        return f"Member {response.member.ID:16x} added to cluster {cluster_id:16x}\n".encode()
-
-    def member_remove(self, member_id: int, response: pb.MemberRemoveResponse) -> bytes:
-        return f"Member {member_id:16x} removed from cluster {response.header.cluster_id:16x}\n".encode()
-
-    def member_update(self, member_id: int, response: pb.MemberUpdateResponse) -> bytes:
-        return f"Member {member_id:16x} updated in cluster {response.header.cluster_id:16x}\n".encode()
-
-    def member_promote(self, member_id: int, response: pb.MemberPromoteResponse) -> bytes:
-        return f"Member {member_id:16x} promoted in cluster {response.header.cluster_id:16x}\n".encode()
+    def member_change(self, response: Any, text: str) -> bytes:
+        return self.reply(response, text)
 
     def endpoint_status(self, found: Sequence[EndpointStatus]) -> bytes:
         return _lines(", ".join(row) for row in status_rows(found))
@@ -112,10 +108,32 @@ class Printer:
             f"memberID:{alarm.memberID} alarm:{pb.AlarmType.Name(alarm.alarm)} " for alarm in response.alarms
         )
 
+    def role(self, name: str, response: pb.AuthRoleGetResponse) -> bytes:
+        lines = [f"Role {name}".encode()]
+        for title, kinds in (("KV Read:", READING), ("KV Write:", WRITING)):
+            lines.append(title.encode())
+            lines += [b"\t" + _keys(each) for each in response.perm if each.permType in kinds]
+        return b"".join(line + b"\n" for line in lines)
+
+    def names(self, response: Any, names: Sequence[str]) -> bytes:
+        return _lines(names)
+
+    def reply(self, response: Any, text: str) -> bytes:
+        return _lines([text])
+
     def _pair(self, kv: mvccpb.KeyValue | KeyValue, values_only: bool = False) -> bytes:
         shown = hexadecimal if self._hex else bytes
         return (b"" if values_only else shown(kv.key) + b"\n") + shown(kv.value) + b"\n"
 
 
+def _keys(permission: authpb.Permission) -> bytes:
+    """The keys of a permission: one, a range, everything from one on, and what prefix that is."""
+    first, end = permission.key, permission.range_end
+    if not end:
+        return first
+    text = b"[%b, <open ended>" % first if end == EVERYTHING else b"[%b, %b)" % (first, end)
+    return text + b" (prefix %b)" % first if end == prefix_end(first) else text
+
+
 def _lines(lines: Iterable[str]) -> bytes:
-    return "".join(f"{line}\n" for line in lines).encode()
+    return "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
