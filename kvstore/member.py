@@ -394,7 +394,7 @@ class MemberProcess:
             **MaintenanceService(context).methods(),
             **HealthService().methods(),
         }
-        self._http = HttpServer(context)
+        self._http = HttpServer(context, methods)
         limits = Limits(max_message_bytes=self.config.max_request_bytes + (512 << 10))
         for sock in sockets:
             server = await serve(sock, methods, limits=limits, http1_factory=self._http.protocol)
