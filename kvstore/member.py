@@ -29,6 +29,7 @@ from kvstore.api.health import HealthService
 from kvstore.api.kv import KvService
 from kvstore.api.lease import LeaseService
 from kvstore.api.maintenance import MaintenanceService
+from kvstore.api.reflection import ReflectionService
 from kvstore.api.watch import WatchService
 from kvstore.commands import Kind
 from kvstore.config import Config, Url
@@ -394,6 +395,7 @@ class MemberProcess:
             **MaintenanceService(context).methods(),
             **HealthService().methods(),
         }
+        methods = {**methods, **ReflectionService(methods).methods()}
         self._http = HttpServer(context, methods)
         limits = Limits(max_message_bytes=self.config.max_request_bytes + (512 << 10))
         for sock in sockets:
