@@ -158,7 +158,8 @@ class Gateway:
             async with asyncio.timeout_at(call.deadline):
                 first = await anext(requests, None)
         except TimeoutError:
-            raise Refused(Status.DEADLINE_EXCEEDED, DEADLINE_TEXT) from None
+            await _fail(sink, Status.DEADLINE_EXCEEDED, DEADLINE_TEXT)
+            return
         except ClientGone:
             return
         handler = _guarded(lambda: method.opener(call))
