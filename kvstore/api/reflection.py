@@ -27,8 +27,16 @@ class ReflectionService:
     def __init__(self, methods: Methods) -> None:
         served = {path[1:].rpartition("/")[0] for path in methods}
         self._pool = descriptor_pool.Default()
-        self.services = sorted(served | {V1, V1ALPHA})
+        self.services = sorted(filter(self._described, served | {V1, V1ALPHA}))
         self._files: dict[str, FileDescriptor] | None = None
+
+    def _described(self, service: str) -> bool:
+        """False of a service that only this project's own client calls: its messages are in no proto."""
+        try:
+            self._pool.FindServiceByName(service)
+        except KeyError:
+            return False
+        return True
 
     def methods(self) -> Methods:
         return {f"/{service}/ServerReflectionInfo": StreamMethod(self.open) for service in (V1, V1ALPHA)}

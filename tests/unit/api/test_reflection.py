@@ -11,7 +11,8 @@ from kvstore.pb import etcdserverpb_pb2, internal_pb2
 from kvstore.pb.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 from kvstore.rpc import Status, StreamMethod, UnaryMethod
 
-METHODS = {"/etcdserverpb.KV/Put": UnaryMethod(lambda call, data: None), **HealthService().methods()}
+NOTHING = UnaryMethod(lambda call, data: None)
+METHODS = {"/etcdserverpb.KV/Put": NOTHING, "/own.Service/InNoProto": NOTHING, **HealthService().methods()}
 SERVICE = ReflectionService(METHODS)
 
 
