@@ -58,6 +58,9 @@ class Config:
     force_new_cluster: bool
     log_level: str
     log_format: str
+    cors: tuple[str, ...] = ("*",)  # origins a browser may call from
+    host_whitelist: tuple[str, ...] = ("*",)  # names a request without TLS may ask for
+    enable_grpc_gateway: bool = True
     initial_cluster_given: bool = False  # named by a flag or the environment, not made up from the defaults
     ignored: tuple[str, ...] = field(default=())
 
@@ -138,6 +141,19 @@ def _switch(text: str) -> bool:
     raise ValueError("must be true or false")
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    """Origins as browsers send them, a scheme and a host and maybe a port; or "*"."""
+    for origin in _names(text):
+        parts = urlsplit(origin)
+        if origin != "*" and (parts.scheme not in ("http", "https") or not parts.hostname or parts.path):
+            raise ValueError(f'an origin has the form "http://host:port": {origin}')
+    return _names(text)
+
+
 def _one_of(*allowed: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in allowed:
@@ -177,6 +193,9 @@ FLAGS: dict[str, Flag] = {
     "experimental-max-learners": Flag("1", _positive, "most learners at a time"),
     "snapshot-send-bytes-per-s": Flag("134217728", int, "how fast a snapshot goes to a member (0: no bound)"),
     "force-new-cluster": Flag("false", _switch, "after a disaster: go on alone with what this member has"),
+    "cors": Flag("*", _origins, "origins whose pages may call the HTTP side, comma-separated (*: all)"),
+    "host-whitelist": Flag("*", _names, "hosts that HTTP requests without TLS may name (*: all)"),
+    "enable-grpc-gateway": Flag("true", _switch, "serve the JSON gateway below /v3/"),
     PROGRESS_FLAG: Flag("10m", parse_duration, "how often an idle watch is told how far it is"),
     "log-level": Flag("info", _one_of("debug", "info", "warn", "error", "panic", "fatal"), "log threshold"),
     "log-format": Flag("json", _one_of("json", "console"), "json or console"),
@@ -189,7 +208,7 @@ _IGNORED_SWITCHES = frozenset(
     " experimental-enable-lease-checkpoint experimental-enable-lease-checkpoint-persist"
     " experimental-peer-skip-client-san-verification experimental-txn-mode-write-with-shared-buffer"
     " experimental-memory-mlock experimental-compact-hash-check-enabled"
-    " experimental-stop-grpc-service-on-defrag enable-grpc-gateway unsafe-no-fsync".split()
+    " experimental-stop-grpc-service-on-defrag unsafe-no-fsync".split()
 )
 _IGNORED_VALUES = frozenset(
     "wal-dir max-snapshots max-wals backend-bbolt-freelist-type backend-batch-interval backend-batch-limit"
@@ -213,7 +232,7 @@ _REFUSED = frozenset(
     " discovery-srv-name discovery-fallback discovery-proxy config-file".split()
 )
 _REFUSED_SWITCHES = frozenset("auto-tls peer-auto-tls client-cert-auth peer-client-cert-auth".split())
-_SWITCHES = frozenset(["strict-reconfig-check", "force-new-cluster"])
+_SWITCHES = frozenset(["strict-reconfig-check", "force-new-cluster", "enable-grpc-gateway"])
 _FALSE = ("false", "0", "f", "F", "False", "FALSE", "")
 
 
@@ -326,6 +345,9 @@ def _settle(values: dict[str, Any], given: Mapping[str, str], ignored: tuple[str
         force_new_cluster=values["force-new-cluster"],
         log_level=values["log-level"],
         log_format=values["log-format"],
+        cors=values["cors"],
+        host_whitelist=values["host-whitelist"],
+        enable_grpc_gateway=values["enable-grpc-gateway"],
         initial_cluster_given="initial-cluster" in given,
         ignored=ignored,
     )

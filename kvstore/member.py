@@ -30,6 +30,7 @@ from kvstore.api.kv import KvService
 from kvstore.api.lease import LeaseService
 from kvstore.api.maintenance import MaintenanceService
 from kvstore.api.readiness import ReadinessService
+from kvstore.api.reflection import ReflectionService
 from kvstore.api.watch import WatchService
 from kvstore.commands import Kind
 from kvstore.config import Config, Url
@@ -396,7 +397,8 @@ class MemberProcess:
             **MaintenanceService(context).methods(),
             **HealthService().methods(),
         }
-        self._http = HttpServer(context)
+        methods = {**methods, **ReflectionService(methods).methods()}
+        self._http = HttpServer(context, methods)
         limits = Limits(max_message_bytes=self.config.max_request_bytes + (512 << 10))
         for sock in sockets:
             server = await serve(sock, methods, limits=limits, http1_factory=self._http.protocol)

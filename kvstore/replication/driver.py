@@ -152,7 +152,6 @@ class Driver:
         self._scheduled = False
         self._stopped = False
         self._after_persist: dict[int, list[Message]] = {}
-        self._last_submitted = 0
         self._persisted_to = 0
         self._unapplied: collections.deque[Entry] = collections.deque()
         self._forwarded: list[bytes] = []
@@ -227,6 +226,15 @@ class Driver:
     @property
     def term(self) -> int:
         return self.node.term
+
+    @property
+    def submitted_to(self) -> int:
+        """Number of the last Ready that was given to the log; persisted_to follows it."""
+        return next(reversed(self._after_persist), self._persisted_to)
+
+    @property
+    def persisted_to(self) -> int:
+        return self._persisted_to
 
     @property
     def unapplied(self) -> int:

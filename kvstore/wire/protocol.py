@@ -107,6 +107,7 @@ class WireProtocol(asyncio.Protocol):
         if self._keepalive is not None:
             self._keepalive.cancel()
         protocol = self._http1_factory()
+        self._transport.set_write_buffer_limits()  # the default: HTTP's writers wait for the socket
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
         protocol.data_received(data)
