@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import re
 import signal
 import socket
@@ -22,15 +23,26 @@ class ProgramFailed(Exception):
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 nobody has at this moment."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """Ports of 127.0.0.1 nobody has at this moment, and below those that the kernel gives to connections: one of
+    these could be taken by any client before the server it was meant for is up."""
+    found: list[int] = []
+    while len(found) < count:
+        port = _random.randrange(PORT_FIRST, PORT_END)
+        if port in _given:
+            continue
+        with socket.socket() as one:
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        _given.add(port)
+        found.append(port)
+    return found
+
+
+PORT_FIRST, PORT_END = 10_000, 32_000
+_random = random.SystemRandom()
+_given: set[int] = set()
 
 
 class Program:

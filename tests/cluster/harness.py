@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,19 +19,11 @@ from typing import Any
 
 import grpc
 
+from kvstore.demo.processes import free_ports
 from kvstore.pb import etcdserverpb_pb2 as pb
 
 KVSTORE = [sys.executable, "-m", "kvstore"]
 START_TIMEOUT_S = 20.0
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, all different."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
 
 
 def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = START_TIMEOUT_S) -> Any:

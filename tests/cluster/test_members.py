@@ -13,8 +13,9 @@ from pathlib import Path
 import grpc
 import pytest
 
+from kvstore.demo.processes import free_ports
 from kvstore.pb import etcdserverpb_pb2 as pb
-from tests.cluster.harness import KVSTORE, TestCluster, free_ports, running, wait_for
+from tests.cluster.harness import KVSTORE, TestCluster, running, wait_for
 
 
 def run_kvstore(*flags: str, timeout_s: float = 15.0) -> subprocess.CompletedProcess[str]:

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kvstore.client import Client, ClientError
+from kvstore.demo.processes import free_ports
 from kvstore.pb import etcdserverpb_pb2 as pb
-from tests.cluster.harness import MemberHandle, TestCluster, free_ports, running, wait_for
+from tests.cluster.harness import MemberHandle, TestCluster, running, wait_for
 from tests.conformance.etcd_process import etcdctl_path
 
 PUTS_PER_S = 500

@@ -11,7 +11,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,8 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+
+from kvstore.demo.processes import free_ports
 
 Server = Literal["etcd", "kvstore"]
 # The servers the client tests run against: both, or one as in TEST_SERVERS=kvstore.
@@ -163,18 +164,6 @@ def require_program(path: str | None, name: str) -> str:
     if os.environ.get("CI"):
         raise AssertionError(f"{name} is not installed, and CI must not skip what it proves")
     pytest.skip(f"{name} is not installed")
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on now. They are taken together, so they differ."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def _plan(program: str, size: int, flags: Sequence[str], directory: Path) -> Cluster:

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import pytest
 
 from kvstore.client import Client, errors
+from kvstore.demo.processes import free_ports
 from tests.conformance.etcd_process import (
     QUICK_ELECTIONS,
     SERVERS,
     Cluster,
-    free_ports,
     running_cluster,
     until,
 )

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.harness import MemberHandle, TestCluster, free_ports, running, wait_for
+from kvstore.demo.processes import free_ports
+from tests.cluster.harness import MemberHandle, TestCluster, running, wait_for
 from tests.conformance.etcd_process import Cluster, Server, etcdctl_path, running_cluster
 
 KVCTL = [sys.executable, "-m", "kvstore.cli.main"]

@@ -268,7 +268,12 @@ def test_check_perf(endpoint: str, brief: None, monkeypatch: pytest.MonkeyPatch)
         "Defragmenting",
         "Defragmented",
     ]
-    assert all(word in line for word, line in zip(("writes/s", "request", "tddev", "AS"), lines[4:]))
+    verdicts = [line for line in lines[4:] if line.startswith(("PASS", "FAIL", "Slow"))]
+    for word in ("writes/s", "request", "tddev"):
+        assert any(word in line for line in verdicts), (
+            shown
+        )  # what it says of this machine is not the test's matter
+    assert verdicts[-1] in ("PASS", "FAIL"), shown
     assert kvctl(endpoint, "get", "/etcdctl-check-perf/", "--prefix", "--keys-only") == ""
 
 

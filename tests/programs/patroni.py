@@ -31,8 +31,9 @@ from typing import Any
 
 import grpc
 
+from kvstore.demo.processes import free_ports
 from kvstore.pb import etcdserverpb_pb2 as pb
-from tests.conformance.etcd_process import Cluster, Server, free_ports, require_program, running_cluster
+from tests.conformance.etcd_process import Cluster, Server, require_program, running_cluster
 
 PYTHON = "/usr/bin/python3"
 REQUIREMENTS = ("patroni[etcd3,psycopg3]==4.1.5", "psycopg[binary]>=3.1")
