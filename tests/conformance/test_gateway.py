@@ -78,8 +78,9 @@ def both(
     if path.endswith("/member/promote"):
         for _ in range(5):
             with contextlib.suppress(TimeoutError):
-                return call(servers[0], path, body, timeout_s=2, **more), call(servers[1], path, body, **more)
-    return call(servers[0], path, body, **more), call(servers[1], path, body, **more)
+                return call(servers[0], path, body, timeout_s=2), call(servers[1], path, body)
+    reference, ours = (call(cluster, path, body, "POST", timeout_s=15, **more) for cluster in servers)
+    return reference, ours
 
 
 A, B, C, FOO, SIZED = "YQ==", "Yg==", "Yw==", "Zm9v", "c2l6ZWQ="
