@@ -11,6 +11,7 @@ import grpc
 
 from kvstore.client import lease as leases
 from kvstore.client import results
+from kvstore.client.auth import AuthMethods
 from kvstore.client.caller import Caller, Settings
 from kvstore.client.compare import (
     Compare,
@@ -59,7 +60,7 @@ from kvstore.client.watch_state import WatchState
 from kvstore.pb import etcdserverpb_pb2 as pb
 
 
-class Client:
+class Client(AuthMethods):
     """Use as `async with Client("10.0.0.1:2379,10.0.0.2:2379") as client`. Connections are made on first use.
 
     timeout_s bounds each operation, its repetitions at other endpoints included. The order in which the
