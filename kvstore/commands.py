@@ -59,8 +59,9 @@ class Kind(IntEnum):
 MEMBERS_OWN = frozenset(
     (Kind.LEASE_EXPIRE, Kind.MEMBER_PUBLISH, Kind.AUTHORIZED, Kind.TOKEN_GRANT, Kind.ANNOUNCE_END)
 )
-"""What only members propose; the end of an announcement for whoever holds its session. Every other kind is refused while authentication is on, unless it comes as
-AUTHORIZED: a member that has not heard of that yet lets clients in without a name."""
+"""What only members propose; the end of an announcement for whoever holds its session. Every other kind is refused
+while authentication is on, unless it comes as AUTHORIZED: a member that has not heard of that yet lets clients
+in without a name."""
 
 
 def own_command(kind: Kind, payload: bytes) -> tuple[Kind, bytes]:
