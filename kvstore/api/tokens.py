@@ -198,6 +198,9 @@ def open_jwt(options: TokenOptions, auth: AuthStore, *, wall_s: Callable[[], flo
     """Reads the keys. Raises ValueError for keys that do not fit, OSError."""
     public, private = _content(options.public_file), _content(options.private_file)
     if options.method.startswith("HS"):
+        bytes_min = int(options.method[2:]) // 8
+        if len(private) < bytes_min:
+            raise ValueError(f"{options.private_file}: {options.method} needs at least {bytes_min} bytes")
         return JwtTokens(
             auth,
             method=options.method,
