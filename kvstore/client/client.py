@@ -65,7 +65,8 @@ class Client(AuthMethods):
 
     timeout_s bounds each operation, its repetitions at other endpoints included. The order in which the
     endpoints are tried first is drawn anew by each client, so that many clients spread; shuffle=False or a
-    random source of one's own settles it. The other settings are those of caller.Settings."""
+    random source of one's own settles it. user and password say who to be where the cluster asks for that.
+    The other settings are those of caller.Settings."""
 
     def __init__(
         self,
@@ -79,6 +80,8 @@ class Client(AuthMethods):
         keepalive_s: float = 10.0,
         keepalive_timeout_s: float = 5.0,
         credentials: grpc.ChannelCredentials | None = None,
+        user: str = "",
+        password: str = "",
         shuffle: bool = True,
         entropy: random.Random | None = None,
     ) -> None:
@@ -94,6 +97,8 @@ class Client(AuthMethods):
             keepalive_s=keepalive_s,
             keepalive_timeout_s=keepalive_timeout_s,
             credentials=credentials,
+            user=user,
+            password=password,
         )
         self.caller = Caller(EndpointChoice(found), settings)
         self._watch_streams: set[WatchStream] = set()
