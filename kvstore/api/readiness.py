@@ -75,6 +75,8 @@ class AnnounceStream:
         self._unanswered += 1
         kind = request.WhichOneof("request")
         try:
+            if self._context.auth.enabled:
+                self._identify()
             if kind == "announce":
                 self._announce(request.announce)
             elif kind == "keep_alive":
@@ -113,16 +115,16 @@ class AnnounceStream:
         )
         kind, payload = Kind.ANNOUNCE, command.SerializeToString()
         if context.auth.enabled:
-            kind, payload = context.guard.sign_as(self._permitted(command), kind, payload)
+            identity = self._identify()
+            context.guard.check_identity(identity, command)
+            kind, payload = context.guard.sign_as(identity, kind, payload)
         self._holds = True
         context.driver.propose(kind, payload, self._announced)
 
-    def _permitted(self, command: Announce) -> Identity:
-        """Whose the stream is, who may write this key and what hangs on the lease. Raises what the guard does."""
-        guard = self._context.guard
+    def _identify(self) -> Identity:
+        """Whose the stream is, for as long as it is open. Raises what the guard does."""
         if self._identity is None:
-            self._identity = guard.identity(self._call)
-        guard.check_identity(self._identity, command)
+            self._identity = self._context.guard.identity(self._call)
         return self._identity
 
     def _check(self, request: Announcement) -> None:
@@ -146,7 +148,8 @@ class AnnounceStream:
         if not self._holds:
             raise errors.InvalidAnnouncement("nothing is announced that could be kept alive")
         if self._context.auth.enabled:
-            self._permitted(Announce(key=self._key, lease_id=self._lease_id))
+            command = Announce(key=self._key, lease_id=self._lease_id)
+            self._context.guard.check_identity(self._identify(), command)
         self._keeper.renew(self._lease_id, self._renewed)
 
     def _withdraw(self) -> None:

@@ -13,6 +13,7 @@ from kvstore import errors
 from kvstore.api.access import RULES
 from kvstore.api.context import Context, simple_tokens
 from kvstore.api.lease import LeaseService
+from kvstore.api.readiness import ReadinessService
 from kvstore.api.watch import WatchService
 from kvstore.commands import Kind
 from kvstore.config import load
@@ -115,6 +116,7 @@ class Door:
             for path in (*RULES, "/etcdserverpb.KV/Forgotten")
         }
         services.update(self.watches.methods())
+        services.update(ReadinessService(self.context, keeper, random).methods())
         services["/etcdserverpb.Lease/LeaseKeepAlive"] = leases["/etcdserverpb.Lease/LeaseKeepAlive"]
         self.methods: Methods = self.guard.wrap(services)
         if enabled:
@@ -161,10 +163,11 @@ class Door:
 
     def call(self, user: User, path: str, request: Message) -> str:
         """What it is refused with; "" where the service is reached."""
+        self.proposed.clear()
         call = self.begin(self.metadata(user), path, request)
         if call.ended is not None and call.ended[0]:
             return call.ended[1]
-        assert call.sent, "neither answered nor refused"
+        assert call.sent or self.proposed, "neither answered nor refused"
         if path == "/etcdserverpb.Watch/Watch":
             response = pb.WatchResponse.FromString(call.sent[0])
             return response.cancel_reason.partition(" desc = ")[2]

@@ -16,6 +16,7 @@ from kvstore.api.access import REQUESTS, RULES, Rule
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.pb import v3electionpb_pb2 as election
 from kvstore.pb import v3lockpb_pb2 as lock
+from kvstore.pb.readiness_pb2 import Announcement, AnnounceRequest
 from tests.unit.api.door import Door, User
 
 USERS: tuple[User, ...] = ("nobody", "root", "reader", "writer", "both", "idle")
@@ -77,6 +78,10 @@ EXPECTED: dict[str, tuple[Message | None, str]] = {
     "/v3electionpb.Election/Leader": (election.LeaderRequest(name=b"a"), READERS),
     "/v3electionpb.Election/Observe": (election.LeaderRequest(name=b"a"), READERS),
     "/v3electionpb.Election/Resign": (election.ResignRequest(leader=LEADER), TURNS),
+    "/kvstore.v1.Readiness/Announce": (
+        AnnounceRequest(announce=Announcement(key=b"a", lease_id=9)),
+        WRITERS,
+    ),
     "/grpc.health.v1.Health/Check": (None, ALL),
     "/grpc.health.v1.Health/Watch": (None, ALL),
 }
@@ -136,6 +141,7 @@ ELSEWHERE: dict[str, tuple[Message, str]] = {
     "/etcdserverpb.Auth/UserGet": (pb.AuthUserGetRequest(name="root"), ROOT),
     "/etcdserverpb.Auth/RoleGet": (pb.AuthRoleGetRequest(role="root"), ROOT),
     "/v3lockpb.Lock/Lock": (lock.LockRequest(name=b"d"), ROOT),
+    "/kvstore.v1.Readiness/Announce": (AnnounceRequest(announce=Announcement(key=b"d", lease_id=9)), ROOT),
     "/v3electionpb.Election/Observe": (election.LeaderRequest(name=b"d"), ROOT),
 }
 

@@ -12,6 +12,7 @@ from kvstore.commands import Kind
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.pb import v3electionpb_pb2 as election
 from kvstore.pb.internal_pb2 import AuthorizedCommand
+from kvstore.pb.readiness_pb2 import Announcement, AnnounceRequest, KeepAlive
 from kvstore.rpc import Status
 from tests.unit.api.door import Call, Door
 
@@ -192,6 +193,20 @@ def test_other_lasting_streams_are_cut_off(door: Door) -> None:
     stream.message(b"")
     stream.cancelled()
     assert len(call.sent) == 1 and echo.heard == ["cancelled"]
+
+
+def test_an_instance_has_its_grace_when_its_announcer_may_not_write_it_any_more(door: Door) -> None:
+    request = AnnounceRequest(announce=Announcement(key=b"a", lease_id=9))
+    call = door.begin(door.metadata("writer"), "/kvstore.v1.Readiness/Announce", request)
+    stream = door.handler
+    (kind, payload) = door.proposed.pop()
+    command = AuthorizedCommand.FromString(payload)
+    assert (kind, command.kind, command.user) == (Kind.AUTHORIZED, Kind.ANNOUNCE, "writer")
+    stream.message(AnnounceRequest(keep_alive=KeepAlive()).SerializeToString())
+    assert len(call.sent) == 1 and call.ended is None
+    revoke(door, "writer", "writes")
+    stream.message(AnnounceRequest(keep_alive=KeepAlive()).SerializeToString())
+    assert call.ended == DENIED and [kind for kind, _ in door.proposed] == [Kind.ANNOUNCE_END]
 
 
 def test_a_renewal_is_asked_each_time(door: Door) -> None:

@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 from kvstore import errors
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.pb.authpb_pb2 import Permission, Role
+from kvstore.pb.internal_pb2 import Announce
 from kvstore.state.auth import Access
 from kvstore.state.authorize import authorize
 from kvstore.state.lessor import Lessor
@@ -116,6 +117,14 @@ def test_leases_belong_to_who_may_write_their_keys(lessor: Lessor) -> None:
         assert not permits(owner, look, lessor)
     assert permits(owner, pb.LeaseTimeToLiveRequest(ID=LEASE), lessor)
     assert permits(owner, pb.LeaseGrantRequest(TTL=1), lessor)
+
+
+def test_announcing_is_putting_a_key_on_a_lease(lessor: Lessor) -> None:
+    owner = access((WRITE, b"leased", b""), (WRITE, b"w", b""))
+    assert permits(owner, Announce(key=b"w", lease_id=LEASE), lessor)
+    assert permits(SMALL, Announce(key=b"w", lease_id=6), lessor)
+    assert not permits(SMALL, Announce(key=b"w", lease_id=LEASE), lessor)
+    assert not permits(SMALL, Announce(key=b"r", lease_id=6), lessor)
 
 
 def test_a_watch_from_no_key_is_one_of_all_keys(lessor: Lessor) -> None:
