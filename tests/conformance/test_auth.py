@@ -7,8 +7,12 @@ IMPROVED with what each of them says.
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -202,6 +206,19 @@ IMPROVED: list[tuple[Step, str | tuple[str, str]]] = [
 releases of etcd (CVE-2026-33413, CVE-2026-33343, CVE-2023-32082), some of which admit users that are not root."""
 
 
+def over_http(cluster: Cluster, token: str) -> tuple[int, Any]:
+    """A get through the JSON gateway, with the token in the header that browsers know."""
+    request = urllib.request.Request(f"http://{cluster.endpoints[0]}/v3/kv/range", b'{"key": "aw=="}')
+    if token:
+        request.add_header("Authorization", token)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            return reply.status, json.load(reply).get("kvs", [{}])[0].get("value")
+    except urllib.error.HTTPError as refusal:
+        with refusal:
+            return refusal.code, json.load(refusal)["error"]
+
+
 @dataclass
 class Session:
     channel: grpc.Channel
@@ -296,6 +313,15 @@ def test_command_lines_say_who_they_are(cluster: Cluster) -> None:
         assert run(program, cluster, "get", "k") == "failed: etcdserver: user name is empty"
         wrong = run(program, cluster, "--user", "root:guess", "get", "k")
         assert wrong == "failed: etcdserver: authentication failed, invalid user ID or password"
+
+
+async def test_the_gateway_takes_the_token_as_well(cluster: Cluster) -> None:
+    async with Client(cluster.endpoints, user="root", password="secret") as root:
+        await root.put("k", "v")
+        token = await root.authenticate("root", "secret")
+    assert await asyncio.to_thread(over_http, cluster, token) == (200, "dg==")
+    assert await asyncio.to_thread(over_http, cluster, "") == (400, "etcdserver: user name is empty")
+    assert await asyncio.to_thread(over_http, cluster, "x.1") == (401, "etcdserver: invalid auth token")
 
 
 # The client library

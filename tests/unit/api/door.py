@@ -25,7 +25,7 @@ from kvstore.rpc import Methods, StreamCall, StreamHandler, StreamMethod, UnaryC
 from tests.unit.state.harness import Replica
 
 User = Literal["nobody", "root", "reader", "writer", "both", "idle", "forged"]
-STREAMS = ("RangeStream", "Snapshot", "Observe", "Health/Watch")
+STREAMS = ("RangeStream", "Snapshot", "Observe", "Health/Watch", "Info")
 
 
 class Call:

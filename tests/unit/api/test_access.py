@@ -6,12 +6,15 @@ a row in kvstore/api/access.py and one below.
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from pathlib import Path
 from random import Random
 
 import pytest
 from google.protobuf.message import Message
 
+import kvstore.pb
 from kvstore.api.access import REQUESTS, RULES, Rule
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.pb import v3electionpb_pb2 as election
@@ -82,16 +85,29 @@ EXPECTED: dict[str, tuple[Message | None, str]] = {
         AnnounceRequest(announce=Announcement(key=b"a", lease_id=9)),
         WRITERS,
     ),
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": (None, ALL),
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": (None, ALL),
     "/grpc.health.v1.Health/Check": (None, ALL),
     "/grpc.health.v1.Health/Watch": (None, ALL),
 }
 """Path to (a request, where the rule looks at it; who may call it so)."""
 
 
+def described() -> set[str]:
+    """Every path of every service in kvstore/pb, whoever imports it."""
+    paths: set[str] = set()
+    for module in pkgutil.iter_modules(kvstore.pb.__path__, "kvstore.pb."):
+        file = importlib.import_module(module.name).DESCRIPTOR
+        for service in file.services_by_name.values():
+            paths |= {f"/{service.full_name}/{method.name}" for method in service.methods}
+    return paths
+
+
 def test_every_call_in_the_protos_has_its_rule_and_its_row() -> None:
-    assert set(REQUESTS) <= set(RULES)
-    assert set(RULES) - set(REQUESTS) == {"/kvstore.Cluster/MemberAdd"}
+    assert set(RULES) - described() == {"/kvstore.Cluster/MemberAdd"}
+    assert described() - set(RULES) == set()
     assert set(EXPECTED) == set(RULES)
+    assert {path for path, rule in RULES.items() if rule is Rule.REQUEST} <= set(REQUESTS)
     by_request = {path for path, rule in RULES.items() if rule in (Rule.REQUEST, Rule.MESSAGE)}
     assert {path for path in by_request if EXPECTED[path][0] is None} == set()
 
@@ -106,7 +122,7 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Door:
 def test_who_may_call_it(door: Door, path: str) -> None:
     request, allowed = EXPECTED[path]
     if request is None:
-        request = REQUESTS[path]()
+        request = REQUESTS.get(path, pb.StatusRequest)()
     heard = {user: door.call(user, path, request) for user in USERS}
     assert [user for user in USERS if heard[user] == ""] == allowed.split()
     refusals = {text for user, text in heard.items() if text and user != "nobody"}
@@ -160,4 +176,4 @@ def test_a_call_without_a_row_is_refused_to_everybody(door: Door) -> None:
 def test_nobody_is_asked_while_it_is_off(tmp_path: Path) -> None:
     off = Door(str(tmp_path), Random(1), enabled=False)
     for path, (request, _) in EXPECTED.items():
-        assert off.call("nobody", path, request or REQUESTS[path]()) == "", path
+        assert off.call("nobody", path, request or REQUESTS.get(path, pb.StatusRequest)()) == "", path
