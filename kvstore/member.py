@@ -33,7 +33,7 @@ from kvstore.api.maintenance import MaintenanceService
 from kvstore.api.passwords import PasswordThread
 from kvstore.api.readiness import ReadinessService
 from kvstore.api.reflection import ReflectionService
-from kvstore.api.tokens import Tokens, open_jwt, parse_options
+from kvstore.api.tokens import TokenOptions, Tokens, open_jwt, parse_options
 from kvstore.api.watch import WatchService
 from kvstore.commands import Kind, own_command
 from kvstore.config import Config, Url, parse_duration
@@ -131,6 +131,7 @@ class MemberProcess:
             listen_client_urls=[str(url) for url in config.listen_client_urls],
             listen_peer_urls=[str(url) for url in config.listen_peer_urls],
         )
+        self._token_options = token_options(config.auth_token)
         client_sockets = [bind(url) for url in config.listen_client_urls]
         peer_sockets = [bind(url) for url in config.listen_peer_urls]
         self._ids = identity.initial_members(config.initial_cluster, config.initial_cluster_token)
@@ -412,14 +413,14 @@ class MemberProcess:
             self._servers.append(server)
 
     def _tokens(self) -> Tokens:
-        config = self.config
         try:
-            options = parse_options(config.auth_token, parse_duration)
-            if options.kind == "jwt":
-                return open_jwt(options, self.machine.auth, wall_s=time.time)
-        except (ValueError, OSError) as problem:
+            if self._token_options.kind == "jwt":
+                return open_jwt(self._token_options, self.machine.auth, wall_s=time.time)
+        except OSError as problem:
+            raise MemberFailed(f"--auth-token: {problem.filename}: {problem.strerror}") from None
+        except ValueError as problem:
             raise MemberFailed(f"--auth-token: {problem}") from None
-        return simple_tokens(config, self.machine, self._loop.time, random.SystemRandom())
+        return simple_tokens(self.config, self.machine, self._loop.time, random.SystemRandom())
 
     def _begin(self, start: Start) -> None:
         """Time starts. A lone voter elects itself at once; others, as etcd does, start close to an election,
@@ -676,6 +677,14 @@ def bind(url: Url) -> socket.socket:
         raise OSError(f"listen tcp {url.host}:{url.port}: bind: {problem.strerror or problem}") from None
     sock.setblocking(False)
     return sock
+
+
+def token_options(text: str) -> TokenOptions:
+    """Raises MemberFailed."""
+    try:
+        return parse_options(text, parse_duration)
+    except ValueError as problem:
+        raise MemberFailed(f"--auth-token: {problem}") from None
 
 
 def bootstrapped_text(member_id: int, data_dir: str) -> str:
