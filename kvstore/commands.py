@@ -19,6 +19,8 @@ from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
+from kvstore.pb.internal_pb2 import AuthorizedCommand
+
 BATCH = struct.Struct(">QQQI")
 COMMAND = struct.Struct(">BI")
 COMMAND_SIZE = COMMAND.size
@@ -37,8 +39,36 @@ class Kind(IntEnum):
     MEMBER_PUBLISH = 8  # kvstore.internal.MemberRecord
     ALARM = 9  # etcdserverpb.AlarmRequest
     MEMBER_UPDATE = 10  # etcdserverpb.Member: ID and peerURLs
+    AUTHORIZED = 11  # kvstore.internal.AuthorizedCommand: one of the others, in a user's name
+    TOKEN_GRANT = 12  # kvstore.internal.TokenGrant
+    AUTH_ENABLE = 13  # etcdserverpb.AuthEnableRequest, and so on: a password is its hash by now
+    AUTH_DISABLE = 14
+    USER_ADD = 15
+    USER_DELETE = 16
+    USER_CHANGE_PASSWORD = 17
+    USER_GRANT_ROLE = 18
+    USER_REVOKE_ROLE = 19
+    ROLE_ADD = 20
+    ROLE_DELETE = 21
+    ROLE_GRANT_PERMISSION = 22
+    ROLE_REVOKE_PERMISSION = 23
     ANNOUNCE = 30  # kvstore.internal.Announce
     ANNOUNCE_END = 31  # kvstore.internal.AnnounceEnd
+
+
+MEMBERS_OWN = frozenset(
+    (Kind.LEASE_EXPIRE, Kind.MEMBER_PUBLISH, Kind.AUTHORIZED, Kind.TOKEN_GRANT, Kind.ANNOUNCE_END)
+)
+"""What only members propose; the end of an announcement for whoever holds its session. Every other kind is refused
+while authentication is on, unless it comes as AUTHORIZED: a member that has not heard of that yet lets clients
+in without a name."""
+
+
+def own_command(kind: Kind, payload: bytes) -> tuple[Kind, bytes]:
+    """A command that clients may ask for as well, as a member gives it by itself: it stands under nobody's
+    permissions."""
+    command = AuthorizedCommand(member=True, kind=kind, payload=payload)
+    return Kind.AUTHORIZED, command.SerializeToString()
 
 
 class BatchHeader(NamedTuple):

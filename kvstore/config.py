@@ -58,6 +58,9 @@ class Config:
     force_new_cluster: bool
     log_level: str
     log_format: str
+    auth_token: str  # "simple", or "jwt" and its options: kvstore/api/tokens.py reads them
+    auth_token_ttl_s: int  # of a simple token that is not used
+    bcrypt_cost: int
     cors: tuple[str, ...] = ("*",)  # origins a browser may call from
     host_whitelist: tuple[str, ...] = ("*",)  # names a request without TLS may ask for
     enable_grpc_gateway: bool = True
@@ -132,6 +135,13 @@ def _positive(text: str) -> int:
     return number
 
 
+def _bcrypt_cost(text: str) -> int:
+    number = int(text)
+    if not 4 <= number <= 31:
+        raise ValueError("must be from 4 to 31")
+    return number
+
+
 def _switch(text: str) -> bool:
     """Go's spelling of a boolean."""
     if text in ("1", "t", "T", "TRUE", "true", "True"):
@@ -197,6 +207,9 @@ FLAGS: dict[str, Flag] = {
     "host-whitelist": Flag("*", _names, "hosts that HTTP requests without TLS may name (*: all)"),
     "enable-grpc-gateway": Flag("true", _switch, "serve the JSON gateway below /v3/"),
     PROGRESS_FLAG: Flag("10m", parse_duration, "how often an idle watch is told how far it is"),
+    "auth-token": Flag("simple", str, "simple, or jwt,sign-method=...,pub-key=FILE,priv-key=FILE,ttl=5m"),
+    "auth-token-ttl": Flag("300", _positive, "seconds a simple token lasts without being used"),
+    "bcrypt-cost": Flag("10", _bcrypt_cost, "how long a password's hash takes: one more is twice as long"),
     "log-level": Flag("info", _one_of("debug", "info", "warn", "error", "panic", "fatal"), "log threshold"),
     "log-format": Flag("json", _one_of("json", "console"), "json or console"),
 }
@@ -213,7 +226,7 @@ _IGNORED_SWITCHES = frozenset(
 _IGNORED_VALUES = frozenset(
     "wal-dir max-snapshots max-wals backend-bbolt-freelist-type backend-batch-interval backend-batch-limit"
     " grpc-keepalive-min-time grpc-keepalive-interval grpc-keepalive-timeout v2-deprecation cors host-whitelist"
-    " bcrypt-cost auth-token-ttl metrics listen-metrics-urls logger log-outputs log-rotation-config-json"
+    " metrics listen-metrics-urls logger log-outputs log-rotation-config-json"
     " self-signed-cert-validity cipher-suites max-concurrent-streams tls-min-version"
     " tls-max-version experimental-distributed-tracing-address experimental-distributed-tracing-service-name"
     " experimental-distributed-tracing-instance-id experimental-distributed-tracing-sampling-rate"
@@ -222,7 +235,7 @@ _IGNORED_VALUES = frozenset(
     " experimental-warning-apply-duration experimental-warning-unary-request-duration feature-gates"
     " experimental-bootstrap-defrag-threshold-megabytes experimental-compact-hash-check-time"
     " experimental-snapshot-catchup-entries proxy proxy-failure-wait"
-    " proxy-refresh-interval proxy-dial-timeout proxy-write-timeout proxy-read-timeout auth-token".split()
+    " proxy-refresh-interval proxy-dial-timeout proxy-write-timeout proxy-read-timeout".split()
 )
 # Flags whose meaning a user relies on for safety: taking them silently would be a false promise.
 _REFUSED = frozenset(
@@ -348,6 +361,9 @@ def _settle(values: dict[str, Any], given: Mapping[str, str], ignored: tuple[str
         cors=values["cors"],
         host_whitelist=values["host-whitelist"],
         enable_grpc_gateway=values["enable-grpc-gateway"],
+        auth_token=values["auth-token"],
+        auth_token_ttl_s=values["auth-token-ttl"],
+        bcrypt_cost=values["bcrypt-cost"],
         initial_cluster_given="initial-cluster" in given,
         ignored=ignored,
     )

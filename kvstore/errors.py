@@ -126,6 +126,14 @@ class NoRoleName(InvalidRequest): ...
 class AuthenticationFailed(InvalidRequest): ...
 
 
+class PasswordTooLong(InvalidRequest):
+    """bcrypt looks at 72 bytes of it and no more: a longer one would be weaker than it seems."""
+
+
+class BadPasswordHash(InvalidRequest):
+    """hashedPassword is given and is no bcrypt hash in base64."""
+
+
 class NoPermissionGiven(InvalidRequest): ...
 
 
@@ -141,6 +149,10 @@ class PermissionDenied(StoreError): ...
 
 
 class InvalidAuthToken(StoreError): ...
+
+
+class TokensMadeElsewhere(StoreError):
+    """--auth-token has no private key: this member reads tokens and cannot make any."""
 
 
 class RootUserMissing(StoreError): ...

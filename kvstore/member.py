@@ -23,17 +23,20 @@ from typing import Any
 import uvloop
 
 from kvstore import identity, log
+from kvstore.api.auth import AuthService
 from kvstore.api.cluster import ClusterService
-from kvstore.api.context import Context
+from kvstore.api.context import Context, simple_tokens
 from kvstore.api.health import HealthService
 from kvstore.api.kv import KvService
 from kvstore.api.lease import LeaseService
 from kvstore.api.maintenance import MaintenanceService
+from kvstore.api.passwords import PasswordThread
 from kvstore.api.readiness import ReadinessService
 from kvstore.api.reflection import ReflectionService
+from kvstore.api.tokens import TokenOptions, Tokens, open_jwt, parse_options
 from kvstore.api.watch import WatchService
-from kvstore.commands import Kind
-from kvstore.config import Config, Url
+from kvstore.commands import Kind, own_command
+from kvstore.config import Config, Url, parse_duration
 from kvstore.data_dir import DataDir, DataDirError, acquire
 from kvstore.http.server import HttpServer
 from kvstore.pb.etcdserverpb_pb2 import CompactionRequest, Member
@@ -128,6 +131,7 @@ class MemberProcess:
             listen_client_urls=[str(url) for url in config.listen_client_urls],
             listen_peer_urls=[str(url) for url in config.listen_peer_urls],
         )
+        self._token_options = token_options(config.auth_token)
         client_sockets = [bind(url) for url in config.listen_client_urls]
         peer_sockets = [bind(url) for url in config.listen_peer_urls]
         self._ids = identity.initial_members(config.initial_cluster, config.initial_cluster_token)
@@ -386,23 +390,37 @@ class MemberProcess:
             member_id=self.member_id,
             now=self._loop.time,
             call_later=self._loop.call_later,
+            tokens=self._tokens(),
         )
+        self._passwords = PasswordThread(self.config.bcrypt_cost, self._loop)
+        self._guard = context.guard
         self.watches = WatchService(context, self._random)
-        methods: Methods = {
+        services: Methods = {
             **KvService(context).methods(),
             **self.watches.methods(),
             **LeaseService(context, self.keeper, self._random).methods(),
             **ReadinessService(context, self.keeper, self._random).methods(),
             **ClusterService(context, self.changes).methods(),
             **MaintenanceService(context).methods(),
+            **AuthService(context, self._passwords.passwords, self._passwords.run).methods(),
             **HealthService().methods(),
         }
-        methods = {**methods, **ReflectionService(methods).methods()}
+        methods = context.guard.wrap({**services, **ReflectionService(services).methods()})
         self._http = HttpServer(context, methods)
         limits = Limits(max_message_bytes=self.config.max_request_bytes + (512 << 10))
         for sock in sockets:
             server = await serve(sock, methods, limits=limits, http1_factory=self._http.protocol)
             self._servers.append(server)
+
+    def _tokens(self) -> Tokens:
+        try:
+            if self._token_options.kind == "jwt":
+                return open_jwt(self._token_options, self.machine.auth, wall_s=time.time)
+        except OSError as problem:
+            raise MemberFailed(f"--auth-token: {problem.filename}: {problem.strerror}") from None
+        except ValueError as problem:
+            raise MemberFailed(f"--auth-token: {problem}") from None
+        return simple_tokens(self.config, self.machine, self._loop.time, random.SystemRandom())
 
     def _begin(self, start: Start) -> None:
         """Time starts. A lone voter elects itself at once; others, as etcd does, start close to an election,
@@ -429,13 +447,14 @@ class MemberProcess:
         self.keeper.tick()
         self.watches.tick()
         self.changes.tick()
+        self._guard.tokens.tick()
         self._reconcile_peers()
         self._publish()
         if self.driver.is_leader:
             target = self._auto_compaction.tick(self._loop.time(), self.machine.revision)
             if target is not None and target > self.machine.compact_revision:
                 request = CompactionRequest(revision=target)
-                self.driver.propose(Kind.COMPACT, request.SerializeToString(), _ignore)
+                self.driver.propose(*own_command(Kind.COMPACT, request.SerializeToString()), _ignore)
 
     def _wake(self) -> None:
         """The machine asks for a turn: from the loop's own thread."""
@@ -623,6 +642,7 @@ class MemberProcess:
         await self._transfers.close()
         await self.transport.close()
         self._log_writer.close()
+        self._passwords.close()
         self.machine.flush_and_close()
         log.info("closed kvstore member", name=self.config.name, data_dir=self.config.data_dir)
 
@@ -657,6 +677,14 @@ def bind(url: Url) -> socket.socket:
         raise OSError(f"listen tcp {url.host}:{url.port}: bind: {problem.strerror or problem}") from None
     sock.setblocking(False)
     return sock
+
+
+def token_options(text: str) -> TokenOptions:
+    """Raises MemberFailed."""
+    try:
+        return parse_options(text, parse_duration)
+    except ValueError as problem:
+        raise MemberFailed(f"--auth-token: {problem}") from None
 
 
 def bootstrapped_text(member_id: int, data_dir: str) -> str:

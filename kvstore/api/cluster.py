@@ -94,7 +94,7 @@ class ClusterService:
 
             self._reply_caught_up(call, reply)
 
-        self._changes.ask(change, done)
+        self._ask(call, change, done)
 
     def member_remove(self, call: UnaryCall, data: bytes) -> None:
         request = parse(call, MemberRemoveRequest, data)
@@ -124,7 +124,7 @@ class ClusterService:
             else:
                 fail(call, outcome)
 
-        self._context.driver.propose(Kind.MEMBER_UPDATE, member.SerializeToString(), done)
+        self._context.propose(call, Kind.MEMBER_UPDATE, member.SerializeToString(), done)
 
     def members(self) -> list[Member]:
         """By ascending id, as far as this member has applied."""
@@ -150,7 +150,27 @@ class ClusterService:
             else:
                 self._reply_caught_up(call, reply)
 
-        self._changes.ask(change, done)
+        self._ask(call, change, done)
+
+    def _ask(
+        self, call: UnaryCall, change: MemberChange, done: Callable[[int, errors.StoreError | None], None]
+    ) -> None:
+        """The leader is asked once this member knows what was acknowledged by now: whether authentication is on
+        and whether the caller is root may be among it, and a change of members is not asked that in the log."""
+        context = self._context
+
+        def ready(problem: errors.StoreError | None) -> None:
+            try:
+                if problem is not None:
+                    raise problem
+                if context.auth.enabled:
+                    context.guard.check_root(call)
+            except errors.StoreError as refusal:
+                fail(call, refusal)
+            else:
+                self._changes.ask(change, done)
+
+        context.driver.read(ready)
 
     def _reply_caught_up(self, call: UnaryCall, reply: Callable[[list[Member]], bytes]) -> None:
         """Once this member has applied everything that was acknowledged by now, wherever it was."""

@@ -7,17 +7,22 @@ once and never learns which member answers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from random import Random, SystemRandom
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
 from kvstore import errors
 from kvstore.api.errors import fail
+from kvstore.api.guard import Call, Guard
+from kvstore.api.tokens import SimpleTokens, Tokens
+from kvstore.commands import Kind
 from kvstore.config import Config
 from kvstore.replication.driver import Driver
-from kvstore.replication.outbox import Outcome
+from kvstore.replication.outbox import Done, Outcome
 from kvstore.rpc import Status, UnaryCall
+from kvstore.state.auth import AuthStore
 from kvstore.state.machine import StateMachine
 
 M = TypeVar("M", bound=Message)
@@ -47,11 +52,18 @@ class Context:
     member_id: int
     now: Callable[[], float]
     call_later: Callable[[float, Callable[[], None]], object]
+    tokens: Tokens | None = None  # None: simple ones
+    auth: AuthStore = field(init=False)
+    guard: Guard = field(init=False)
     _prefix: bytes = b""
     _cached: tuple[int, int] = (-1, -1)
     _header: bytes = b""
 
     def __post_init__(self) -> None:
+        self.auth = self.machine.auth
+        tokens = self.tokens or simple_tokens(self.config, self.machine, self.now, SystemRandom())
+        certificates = getattr(self.config, "client_cert_auth", False)
+        self.guard = Guard(self.machine, self.driver, tokens, certificates=certificates)
         self._prefix = b"\x08" + varint(self.cluster_id) + b"\x10" + varint(self.member_id)
 
     def header(self, revision: int) -> bytes:
@@ -68,12 +80,34 @@ class Context:
         self._header = HEADER_TAG + varint(len(inner)) + inner
         return self._header
 
+    def propose(self, call: Call, kind: Kind, payload: bytes, done: Done) -> None:
+        """Replicates a write in the name of whoever the call is from, where anybody asks for that."""
+        if self.auth.enabled:
+            try:
+                kind, payload = self.guard.sign(call, kind, payload)
+            except errors.StoreError as problem:
+                done(problem)
+                return
+        self.driver.propose(kind, payload, done)
+
     def has_leader(self, call: UnaryCall) -> bool:
         """False, and the call has failed, where the client asked for a leader and there is none."""
         if self.driver.node.leader_id or call.metadata.get("hasleader") != "true":
             return True
         fail(call, errors.NoLeader())
         return False
+
+
+def simple_tokens(
+    config: Config, machine: StateMachine, now: Callable[[], float], random: Random
+) -> SimpleTokens:
+    return SimpleTokens(
+        machine.auth,
+        applied_index=lambda: machine.applied_index,
+        ttl_s=config.auth_token_ttl_s,
+        now=now,
+        random=random,
+    )
 
 
 def parse(call: UnaryCall, kind: type[M], data: bytes) -> M | None:

@@ -1,7 +1,8 @@
 """etcdserverpb.KV: Range, Put, DeleteRange, Txn, Compact.
 
 Writes are checked here, replicated as the client's own bytes, and answered when applied on this member.
-Linearizable reads take a read index first; serializable ones answer from local state at once.
+Linearizable reads take a read index first; serializable ones answer from local state at once. Whether the
+caller may read that is asked when it is read: permissions are part of the state.
 """
 
 from __future__ import annotations
@@ -71,9 +72,7 @@ class KvService:
             self._write(call, Kind.COMPACT, data)
         elif self._context.has_leader(call):
             reply = Reply(self._context, call)
-            self._context.driver.propose(
-                Kind.COMPACT, data, lambda outcome: self._await_space(reply, outcome)
-            )
+            self._context.propose(call, Kind.COMPACT, data, lambda outcome: self._await_space(reply, outcome))
 
     def _await_space(self, reply: Reply, outcome: Outcome) -> None:
         """A physical compaction is answered when superseded versions are gone from this member's disk."""
@@ -134,8 +133,13 @@ class KvService:
         self._context.driver.read(ready)
 
     def _write(self, call: UnaryCall, kind: Kind, data: bytes) -> None:
-        if self._context.has_leader(call):
-            self._context.driver.propose(kind, data, Reply(self._context, call))
+        context = self._context
+        if not context.has_leader(call):
+            return
+        if context.auth.enabled:
+            context.propose(call, kind, data, Reply(context, call))
+        else:
+            context.driver.propose(kind, data, Reply(context, call))
 
     def _check_size(self, data: bytes) -> None:
         if len(data) > self._max_request_bytes:
@@ -152,6 +156,8 @@ class KvService:
         if call.cancelled:
             return
         try:
+            if self._context.auth.enabled:
+                self._context.guard.check(call, request)
             revision, body = self._context.machine.range(request)
         except errors.StoreError as problem:
             fail(call, problem)
@@ -162,6 +168,8 @@ class KvService:
         if call.cancelled:
             return
         try:
+            if self._context.auth.enabled:
+                self._context.guard.check(call, request)
             revision, body = self._context.machine.read_only_txn(request)
         except errors.StoreError as problem:
             fail(call, problem)

@@ -29,6 +29,7 @@ from kvstore.pb.etcdserverpb_pb2 import (
 )
 from kvstore.replication.lease_keeper import LeaseKeeper
 from kvstore.rpc import Methods, Status, StreamCall, StreamMethod, UnaryCall, UnaryMethod
+from kvstore.state.auth import Identity
 
 TTL_MAX_S = 9_000_000_000
 PACKED = struct.Struct(">q")
@@ -65,7 +66,7 @@ class LeaseService:
         lease_id = request.ID or self._new_id()
         ttl_s = max(request.TTL, self._ttl_min_s)
         settled = LeaseGrantRequest(ID=lease_id, TTL=ttl_s).SerializeToString()
-        self._context.driver.propose(Kind.LEASE_GRANT, settled, Reply(self._context, call))
+        self._context.propose(call, Kind.LEASE_GRANT, settled, Reply(self._context, call))
 
     def _new_id(self) -> int:
         while True:
@@ -75,7 +76,7 @@ class LeaseService:
 
     def revoke(self, call: UnaryCall, data: bytes) -> None:
         if parse(call, LeaseRevokeRequest, data) is not None and self._context.has_leader(call):
-            self._context.driver.propose(Kind.LEASE_REVOKE, data, Reply(self._context, call))
+            self._context.propose(call, Kind.LEASE_REVOKE, data, Reply(self._context, call))
 
     def time_to_live(self, call: UnaryCall, data: bytes) -> None:
         request = parse(call, LeaseTimeToLiveRequest, data)
@@ -87,6 +88,12 @@ class LeaseService:
             if problem is not None:
                 fail(call, problem)
                 return
+            if context.auth.enabled:
+                try:
+                    context.guard.check(call, request)
+                except errors.StoreError as refusal:
+                    fail(call, refusal)
+                    return
             lease = context.machine.lessor.get(lease_id)
             reply = LeaseTimeToLiveResponse(ID=lease_id, TTL=-1)
             if lease is not None and remaining_ms is not None:
@@ -133,6 +140,7 @@ class KeepAliveStream:
         self._keeper = keeper
         self._call = call
         self._slots: deque[list[bytes | None]] = deque()
+        self._identity: Identity | None = None  # whose it is, found out once
         self._ending = False
         self._ended = False  # by this side: nothing more is heard or said
 
@@ -147,11 +155,25 @@ class KeepAliveStream:
         if len(self._slots) >= self.REQUESTS_MAX:
             self._finish(*status_of(errors.TooManyRequests()))
             return
+        if self._context.auth.enabled and not self._permitted(request):
+            return
         # The header is filled before the renewal, as etcd does: a client never learns of a later revision.
         header = self._context.header(self._context.machine.revision)
         slot: list[bytes | None] = [None]
         self._slots.append(slot)
         self._keeper.renew(request.ID, self._renewed(request.ID, header, slot))
+
+    def _permitted(self, request: LeaseKeepAliveRequest) -> bool:
+        """False, and the stream has ended, where the caller may not write the lease's keys."""
+        guard = self._context.guard
+        try:
+            if self._identity is None:
+                self._identity = guard.identity(self._call)
+            guard.check_identity(self._identity, request)
+        except errors.StoreError as problem:
+            self._finish(*status_of(problem))
+            return False
+        return True
 
     def _renewed(
         self, lease_id: int, header: bytes, slot: list[bytes | None]

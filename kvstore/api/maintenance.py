@@ -113,7 +113,7 @@ class MaintenanceService:
             reply = AlarmResponse(alarms=wanted)
             call.reply(context.header(context.machine.revision) + reply.SerializeToString())
             return
-        context.driver.propose(Kind.ALARM, data, Reply(context, call))
+        context.propose(call, Kind.ALARM, data, Reply(context, call))
 
     def defragment(self, call: UnaryCall, data: bytes) -> None:
         """Freed pages are used again as they are; there is nothing to stop the world for. No header, as etcd."""

@@ -22,6 +22,7 @@ from kvstore.pb.readiness_pb2 import Announcement, AnnounceRequest, AnnounceResp
 from kvstore.replication.lease_keeper import LeaseKeeper
 from kvstore.replication.outbox import Outcome
 from kvstore.rpc import Methods, Status, StreamCall, StreamMethod
+from kvstore.state.auth import Identity
 
 TTL_DEFAULT_MS, TTL_MIN_MS, TTL_MAX_MS = 2_000, 500, 24 * 3600 * 1000
 GRACE_DEFAULT_MS = 500
@@ -56,6 +57,7 @@ class AnnounceStream:
         self._holds = False  # an announcement of this stream is, or may be, in the state
         self._unanswered = 0
         self._ended = False
+        self._identity: Identity | None = None  # whose it is, found out once
 
     # From the client
 
@@ -73,6 +75,8 @@ class AnnounceStream:
         self._unanswered += 1
         kind = request.WhichOneof("request")
         try:
+            if self._context.auth.enabled:
+                self._identify()
             if kind == "announce":
                 self._announce(request.announce)
             elif kind == "keep_alive":
@@ -102,7 +106,6 @@ class AnnounceStream:
         self._key, self._lease_id = request.key, request.lease_id
         self._ttl_ms = request.ttl_ms or TTL_DEFAULT_MS
         self._grace_ms = request.grace_ms if request.HasField("grace_ms") else GRACE_DEFAULT_MS
-        self._holds = True
         command = Announce(
             lease_id=self._lease_id,
             ttl_ms=self._ttl_ms,
@@ -110,7 +113,19 @@ class AnnounceStream:
             key=request.key,
             value=request.value,
         )
-        context.driver.propose(Kind.ANNOUNCE, command.SerializeToString(), self._announced)
+        kind, payload = Kind.ANNOUNCE, command.SerializeToString()
+        if context.auth.enabled:
+            identity = self._identify()
+            context.guard.check_identity(identity, command)
+            kind, payload = context.guard.sign_as(identity, kind, payload)
+        self._holds = True
+        context.driver.propose(kind, payload, self._announced)
+
+    def _identify(self) -> Identity:
+        """Whose the stream is, for as long as it is open. Raises what the guard does."""
+        if self._identity is None:
+            self._identity = self._context.guard.identity(self._call)
+        return self._identity
 
     def _check(self, request: Announcement) -> None:
         """Raises InvalidAnnouncement, EmptyKey, RequestTooLarge."""
@@ -132,6 +147,9 @@ class AnnounceStream:
     def _keep_alive(self) -> None:
         if not self._holds:
             raise errors.InvalidAnnouncement("nothing is announced that could be kept alive")
+        if self._context.auth.enabled:
+            command = Announce(key=self._key, lease_id=self._lease_id)
+            self._context.guard.check_identity(self._identify(), command)
         self._keeper.renew(self._lease_id, self._renewed)
 
     def _withdraw(self) -> None:

@@ -19,6 +19,7 @@ from kvstore.api.context import Context, varint
 from kvstore.api.errors import status_of
 from kvstore.pb.etcdserverpb_pb2 import WatchCreateRequest, WatchRequest
 from kvstore.rpc import Methods, Status, StreamCall, StreamMethod
+from kvstore.state.auth import Access, Identity
 from kvstore.state.watch_hub import Watcher
 
 BUFFER_BYTES_MAX = 4 << 20
@@ -26,6 +27,12 @@ WATCHES_PER_STREAM_MAX = 100_000
 NO_ID = -1
 _CREATED, _CANCELED, _FRAGMENT = b"\x18\x01", b"\x20\x01", b"\x38\x01"
 _EVENT_TAG = 0x5A
+CODE_NAMES = {
+    Status.INVALID_ARGUMENT: "InvalidArgument",
+    Status.PERMISSION_DENIED: "PermissionDenied",
+    Status.UNAUTHENTICATED: "Unauthenticated",
+}
+"""grpc-go's, as etcd words the refusal of a watch."""
 
 
 class WatchService:
@@ -38,6 +45,7 @@ class WatchService:
         self.fragment_bytes = context.config.max_request_bytes + (512 << 10)
         self._progress_interval_s = context.config.watch_progress_notify_interval_s
         self._patience_s = 3 * context.config.election_timeout_ms / 1000
+        context.guard.changed.append(self._permissions_changed)
 
     def methods(self) -> Methods:
         return {"/etcdserverpb.Watch/Watch": StreamMethod(self.open)}
@@ -52,6 +60,11 @@ class WatchService:
 
     def closed(self, number: int) -> None:
         self._streams.pop(number, None)
+
+    def _permissions_changed(self) -> None:
+        if self.context.auth.enabled:
+            for stream in list(self._streams.values()):
+                stream.check_permissions()
 
     def tick(self) -> None:
         """Ends the streams that asked for a leader once there has been none for three election timeouts."""
@@ -79,10 +92,14 @@ class WatchService:
 class Watch:
     """One watch of a stream, as the hub's sink knows it."""
 
-    __slots__ = ("created", "fragment", "id", "progress_at", "watcher")
+    __slots__ = ("created", "fragment", "id", "key", "progress_at", "range_end", "watcher")
 
-    def __init__(self, watch_id: int, *, fragment: bool, progress_at: float | None) -> None:
+    def __init__(
+        self, watch_id: int, key: bytes, range_end: bytes, *, fragment: bool, progress_at: float | None
+    ) -> None:
         self.id = watch_id
+        self.key = key
+        self.range_end = range_end
         self.fragment = fragment
         self.progress_at = progress_at
         self.watcher: Watcher | None = None
@@ -102,6 +119,7 @@ class WatchStream:
         self._ended = False  # by this side: what the client sends before it knows is not heard
         self.watches: dict[int, Watch] = {}
         self._by_watcher: dict[Watcher, Watch] = {}
+        self._identity: Identity | None = None  # whose it is, found out once
 
     # From the client
 
@@ -139,6 +157,9 @@ class WatchStream:
             reason = "mvcc: watcher range is empty"
         elif request.start_revision < 0:
             reason = status_of(errors.Compacted())[1]
+        elif self._context.auth.enabled and (refusal := self._refusal(key, range_end)) is not None:
+            status, text = status_of(refusal)
+            reason = f"rpc error: code = {CODE_NAMES[status]} desc = {text}"
         elif watch_id and watch_id in self.watches:
             reason = "mvcc: duplicate watch ID provided on the WatchStream"
         elif len(self.watches) >= WATCHES_PER_STREAM_MAX:
@@ -155,7 +176,7 @@ class WatchStream:
             self._next_id += 1
         now = self._context.now()
         progress_at = self._service.progress_after(now) if request.progress_notify else None
-        watch = Watch(watch_id, fragment=request.fragment, progress_at=progress_at)
+        watch = Watch(watch_id, key, range_end, fragment=request.fragment, progress_at=progress_at)
         self.watches[watch_id] = watch
         self._send(watch_id, revision, _CREATED)
         filters = request.filters
@@ -170,6 +191,38 @@ class WatchStream:
         )
         watch.watcher = watcher
         self._by_watcher[watcher] = watch
+
+    def _access(self) -> Access | errors.StoreError:
+        """What the caller may do, or why nothing. It stays their stream for as long as it is open, however long
+        their token lasts, and they that user."""
+        guard = self._context.guard
+        try:
+            if self._identity is None:
+                self._identity = guard.identity(self._call)
+            return guard.access(self._identity)
+        except errors.StoreError as problem:
+            return problem
+
+    def _refusal(self, key: bytes, range_end: bytes) -> errors.StoreError | None:
+        """Why the caller may not watch this; None: they may."""
+        access = self._access()
+        if isinstance(access, errors.StoreError):
+            return access
+        return None if access.may_read(key, range_end) else errors.PermissionDenied()
+
+    def check_permissions(self) -> None:
+        """Cancels the watches that the caller might not create now, those from before anybody asked among them."""
+        access = self._access()
+        if isinstance(access, errors.StoreError):
+            lost, text = list(self.watches.values()), status_of(access)[1]
+        else:
+            text = status_of(errors.PermissionDenied())[1]
+            lost = [each for each in self.watches.values() if not access.may_read(each.key, each.range_end)]
+        for watch in lost:
+            del self.watches[watch.id]
+            self._drop(watch)
+            tail = _CANCELED + b"\x32" + varint(len(text)) + text.encode()
+            self._send(watch.id, self._context.machine.revision, tail)
 
     def _cancel(self, watch_id: int) -> None:
         watch = self.watches.pop(watch_id, None)

@@ -6,13 +6,15 @@ command asks for one, because kvctl's start is mostly imports.
 
 from __future__ import annotations
 
+import getpass
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from kvstore.cli.failures import BAD_FEATURE, CommandFailed
+from kvstore.cli.failures import BAD_ARGUMENTS, BAD_FEATURE, CommandFailed
 from kvstore.cli.text import parse_bool, parse_duration_s
 
 if TYPE_CHECKING:
@@ -44,13 +46,18 @@ class Settings:
     cacert: str = ""
     cert: str = ""
     key: str = ""
+    user: str = ""  # name, or name:password
+    password: str = ""
 
     def client(self) -> Client:
         """Endpoints in the order given, and no waiting for endpoints that refuse the connection."""
         from kvstore.client import Client
 
+        name, password = self.login()
         return Client(
             self.endpoints,
+            user=name,
+            password=password,
             timeout_s=self.command_timeout_s,
             dial_timeout_s=self.dial_timeout_s,
             keepalive_s=max(self.keepalive_time_s, SHORTEST_KEEPALIVE_S),
@@ -59,6 +66,22 @@ class Settings:
             shuffle=False,
             credentials=self._credentials(),
         )
+
+    def login(self) -> tuple[str, str]:
+        """(name, password), both "" without --user. A password that is not given is asked for, as etcdctl does:
+        with --password all of --user is the name."""
+        if not self.user:
+            return "", ""
+        if self.password:
+            return self.user, self.password
+        name, colon, password = self.user.partition(":")
+        if not colon:
+            if not sys.stdin.isatty():
+                raise CommandFailed(
+                    f"no password for user {name}: --user {name}:PASSWORD or --password", BAD_ARGUMENTS
+                )
+            password = getpass.getpass("Password: ")
+        return name, password
 
     def printer(self, *, table: bool = False, fields: bool = True, protobuf: bool = True) -> Printer:
         """Of which formats the command's answer has. Refusing comes before anything is done."""
@@ -150,6 +173,10 @@ def _flags() -> list[click.Option]:
         click.Option(["--cacert"], metavar="FILE", help="Trust servers certified by this CA."),
         click.Option(["--cert"], metavar="FILE", help="Certificate to show to the server."),
         click.Option(["--key"], metavar="FILE", help="Private key of --cert."),
+        click.Option(["--user"], metavar="NAME[:PASSWORD]", help="Who to be; the password is asked for."),
+        click.Option(
+            ["--password"], metavar="PASSWORD", help="The user's password; --user is all name then."
+        ),
     ]
     return made
 

@@ -18,7 +18,9 @@ from grpc import ChannelConnectivity as State
 
 from kvstore.client.endpoints import Endpoint, EndpointChoice
 from kvstore.client.errors import ClientClosed, ClientError, OutcomeUnknown, Unreachable, from_status
-from kvstore.client.methods import Method
+from kvstore.client.login import Login
+from kvstore.client.methods import AUTHENTICATE, Method
+from kvstore.pb import etcdserverpb_pb2 as pb
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
@@ -45,6 +47,8 @@ class Settings:
     keepalive_s: float = 10.0
     keepalive_timeout_s: float = 5.0
     credentials: grpc.ChannelCredentials | None = None
+    user: str = ""
+    password: str = ""
 
 
 class Caller:
@@ -52,6 +56,9 @@ class Caller:
         self.choice = choice
         self.settings = settings
         self.closed = False
+        self._login: Login | None = None
+        if settings.user:
+            self._login = Login(settings.user, settings.password, self._authenticate)
         self._channels: dict[Endpoint, grpc.aio.Channel] = {}
         self._stubs: dict[tuple[Endpoint, str], Any] = {}
 
@@ -169,9 +176,33 @@ class Caller:
         timeout_s: float,
         metadata: Metadata = (),
     ) -> Response:
+        """One call, with another token once more where the first was refused: then nothing was done."""
         clock = asyncio.get_running_loop().time
-        started = clock()
+        deadline = clock() + timeout_s
         await self.connect(endpoint, timeout_s)
+        token = self.token
+        try:
+            return await self._send(
+                endpoint, method, request, write=write, leader=leader, deadline=deadline, metadata=metadata
+            )
+        except ClientError as error:
+            if not await self.renewed(endpoint, error, token, deadline - clock()):
+                raise
+        return await self._send(
+            endpoint, method, request, write=write, leader=leader, deadline=deadline, metadata=metadata
+        )
+
+    async def _send(
+        self,
+        endpoint: Endpoint,
+        method: Method[Request, Response],
+        request: Request,
+        *,
+        write: bool,
+        leader: bool,
+        deadline: float,
+        metadata: Metadata = (),
+    ) -> Response:
         stub = self._stubs.get((endpoint, method.path))
         if stub is None:
             stub = self._stubs[endpoint, method.path] = self._channel(endpoint).unary_unary(
@@ -182,9 +213,10 @@ class Caller:
                 Response,
                 await stub(
                     request,
-                    timeout=max(timeout_s - (clock() - started), 0.001),
+                    timeout=max(deadline - asyncio.get_running_loop().time(), 0.001),
                     metadata=(
                         *(LEADER_METADATA if leader and self.settings.require_leader else ()),
+                        *self._token_metadata(),
                         *metadata,
                     ),
                 ),
@@ -198,13 +230,46 @@ class Caller:
 
     def open_stream(self, endpoint: Endpoint, method: Method[Request, Response]) -> Any:
         """A two-way call at one endpoint; connect() first."""
-        metadata = LEADER_METADATA if self.settings.require_leader else None
+        leader = LEADER_METADATA if self.settings.require_leader else ()
+        metadata = (*leader, *self._token_metadata()) or None
         return self._channel(endpoint).stream_stream(
             method.path, method.request.SerializeToString, method.response.FromString
         )(metadata=metadata)  # type: ignore[call-arg]
 
+    # The user
+
+    @property
+    def token(self) -> str:
+        return "" if self._login is None else self._login.token
+
+    async def renewed(self, endpoint: Endpoint, error: ClientError, token: str, timeout_s: float) -> bool:
+        """Whether a call that showed this token failed because of it, and there is another one now. Raises
+        AuthenticationFailed, and what any call does."""
+        if self._login is None:
+            return False
+        return await self._login.renew(endpoint, error, token, timeout_s)
+
+    def _token_metadata(self) -> Metadata:
+        return (("token", self._login.token),) if self._login is not None and self._login.token else ()
+
+    async def _authenticate(
+        self, endpoint: Endpoint, request: pb.AuthenticateRequest, timeout_s: float
+    ) -> pb.AuthenticateResponse:
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        return await self._send(endpoint, AUTHENTICATE, request, write=False, leader=True, deadline=deadline)
+
+    # Connections
+
     async def connect(self, endpoint: Endpoint, timeout_s: float) -> None:
-        """Afterwards the channel is connected, or failing: then a call on it fails at once, and says why."""
+        """Afterwards the channel is connected, or failing: then a call on it fails at once, and says why. With a
+        user there is a token for it as well. Raises what authenticating does."""
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        await self._dial(endpoint, timeout_s)
+        if self._login is not None:
+            await self._login.prepare(endpoint, timeout_s - (clock() - started))
+
+    async def _dial(self, endpoint: Endpoint, timeout_s: float) -> None:
         channel = self._channel(endpoint)
         state = channel.get_state(try_to_connect=True)
         if state is State.READY:

@@ -11,6 +11,7 @@ import grpc
 
 from kvstore.client import lease as leases
 from kvstore.client import results
+from kvstore.client.auth import AuthMethods
 from kvstore.client.caller import Caller, Settings
 from kvstore.client.compare import (
     Compare,
@@ -59,12 +60,13 @@ from kvstore.client.watch_state import WatchState
 from kvstore.pb import etcdserverpb_pb2 as pb
 
 
-class Client:
+class Client(AuthMethods):
     """Use as `async with Client("10.0.0.1:2379,10.0.0.2:2379") as client`. Connections are made on first use.
 
     timeout_s bounds each operation, its repetitions at other endpoints included. The order in which the
     endpoints are tried first is drawn anew by each client, so that many clients spread; shuffle=False or a
-    random source of one's own settles it. The other settings are those of caller.Settings."""
+    random source of one's own settles it. user and password say who to be where the cluster asks for that.
+    The other settings are those of caller.Settings."""
 
     def __init__(
         self,
@@ -78,6 +80,8 @@ class Client:
         keepalive_s: float = 10.0,
         keepalive_timeout_s: float = 5.0,
         credentials: grpc.ChannelCredentials | None = None,
+        user: str = "",
+        password: str = "",
         shuffle: bool = True,
         entropy: random.Random | None = None,
     ) -> None:
@@ -93,6 +97,8 @@ class Client:
             keepalive_s=keepalive_s,
             keepalive_timeout_s=keepalive_timeout_s,
             credentials=credentials,
+            user=user,
+            password=password,
         )
         self.caller = Caller(EndpointChoice(found), settings)
         self._watch_streams: set[WatchStream] = set()

@@ -179,6 +179,26 @@ class Unauthenticated(ClientError):
     code = StatusCode.UNAUTHENTICATED
 
 
+class InvalidAuthToken(Unauthenticated):
+    """The token is none of this member's, or its time is over."""
+
+
+class NoUserName(InvalidRequest):
+    """The server asks who this is, and the call does not say."""
+
+
+class AuthenticationFailed(InvalidRequest):
+    """There is no such user, or the password is another one; the server does not say which."""
+
+
+class AuthStoreOld(InvalidRequest):
+    """The token was made before its user changed; with etcd, before any user or role did."""
+
+
+class AuthNotEnabled(ClientError):
+    code = StatusCode.FAILED_PRECONDITION
+
+
 class Unimplemented(ClientError):
     """The server does not know this method: an older etcd, or plain etcd asked for one of our own."""
 
@@ -221,6 +241,11 @@ _TEXTS: dict[str, type[ClientError]] = {
     "lease already exists": LeaseExists,
     "member not found": MemberNotFound,
     "corrupt cluster": Corrupt,
+    "invalid auth token": InvalidAuthToken,
+    "user name is empty": NoUserName,
+    "authentication failed, invalid user ID or password": AuthenticationFailed,
+    "revision of auth store is old": AuthStoreOld,
+    "authentication is not enabled": AuthNotEnabled,
 }
 
 _CODES: dict[StatusCode, type[ClientError]] = {
@@ -257,6 +282,14 @@ _NEVER_TAKEN = (
     "grpc: received message larger",
     "SERVER: ",
 )
+
+
+def from_reason(reason: str) -> ClientError | None:
+    """The error that a watch was cancelled for, as far as a new token could help against it."""
+    for text in ("invalid auth token", "user name is empty", "revision of auth store is old"):
+        if reason.endswith(PREFIX + text):
+            return _TEXTS[text](PREFIX + text)
+    return None
 
 
 def from_status(code: StatusCode, details: str | None, *, write: bool) -> ClientError:

@@ -64,6 +64,18 @@ async def _renew_at(
     caller: Caller, endpoint: Endpoint, lease_id: int, timeout_s: float
 ) -> pb.LeaseKeepAliveResponse:
     await caller.connect(endpoint, timeout_s)
+    token = caller.token
+    try:
+        return await _renew_with_token(caller, endpoint, lease_id, timeout_s)
+    except ClientError as error:
+        if not await caller.renewed(endpoint, error, token, timeout_s):
+            raise
+    return await _renew_with_token(caller, endpoint, lease_id, timeout_s)
+
+
+async def _renew_with_token(
+    caller: Caller, endpoint: Endpoint, lease_id: int, timeout_s: float
+) -> pb.LeaseKeepAliveResponse:
     stream: Stream[Any, Any] = Stream(endpoint, caller.open_stream(endpoint, LEASE_KEEP_ALIVE))
     try:
         await stream.write(pb.LeaseKeepAliveRequest(ID=lease_id))

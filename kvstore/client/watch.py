@@ -14,13 +14,14 @@ from typing import Self
 
 from kvstore.client.caller import PAUSE_FIRST_S, PAUSE_LONGEST_S, Caller, summary
 from kvstore.client.endpoints import Endpoint
-from kvstore.client.errors import ClientClosed, ClientError
+from kvstore.client.errors import ClientClosed, ClientError, InvalidAuthToken, WatchCanceled
 from kvstore.client.methods import WATCH
 from kvstore.client.results import WatchBatch
 from kvstore.client.stream import Stream
 from kvstore.client.watch_state import WatchState
 from kvstore.pb import etcdserverpb_pb2 as pb
 
+PERMISSION_DENIED = "etcdserver: permission denied"
 WatchStream = Stream[pb.WatchRequest, pb.WatchResponse]
 
 
@@ -37,6 +38,8 @@ class Watch:
         self._batches: deque[WatchBatch] = deque()
         self._failure: ClientError | None = None
         self._canceled = False
+        self._tried_token = ""  # fetched because the one before was refused
+        self._token = ""  # what the present stream showed
         self._fruitless_count = 0  # streams lost in a row before the server had confirmed the watch
         self._lock = asyncio.Lock()
 
@@ -110,12 +113,33 @@ class Watch:
                 await self._drop_stream()
                 if self._canceled or self._caller.closed:
                     self._canceled = True
+                elif stream is not None and await self._renewed(stream, error):
+                    self._fruitless_count += 1
                 elif error.elsewhere and stream is not None:
                     self._caller.note(stream.endpoint, error)
                     self._fruitless_count += 1
                 else:
                     self._failure = error
                     raise
+
+    async def _renewed(self, stream: WatchStream, error: ClientError) -> bool:
+        """Whether it was the token, and there is another one. etcd before 3.6 says no more than "permission
+        denied" of a token whose time is over (etcd 12385): there, one new token is tried."""
+        caller, token = self._caller, self._token
+        if isinstance(error, WatchCanceled) and error.refused and PERMISSION_DENIED in error.reason:
+            if not token or token == self._tried_token:
+                return False
+            error = InvalidAuthToken(error.reason)
+        try:
+            renewed = await caller.renewed(stream.endpoint, error, token, caller.settings.timeout_s)
+        except ClientError as problem:
+            if problem.elsewhere:
+                return False
+            self._failure = problem
+            raise
+        if renewed:
+            self._tried_token = caller.token
+        return renewed
 
     def _answer_limit_s(self) -> float | None:
         """A member that takes the stream but never creates the watch is hung; after that, silence is normal."""
@@ -137,6 +161,7 @@ class Watch:
                 stream: WatchStream | None = None
                 try:
                     await caller.connect(endpoint, caller.settings.dial_timeout_s)
+                    self._token = caller.token
                     stream = Stream(endpoint, caller.open_stream(endpoint, WATCH))
                     self._streams.add(stream)
                     await stream.write(self._state.create_request())

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from kvstore.client.errors import ClientError, Compacted, NoLeader, WatchCanceled
+from kvstore.client.errors import ClientError, Compacted, NoLeader, WatchCanceled, from_reason
 from kvstore.client.results import Event, Header, WatchBatch, event, header
 from kvstore.pb import etcdserverpb_pb2 as pb
 
@@ -103,4 +103,7 @@ def _cancellation(response: pb.WatchResponse) -> ClientError:
         return Compacted(reason, compact_revision=response.compact_revision, header=header(response.header))
     if NO_LEADER in reason:
         return NoLeader(reason)
+    refusal = from_reason(reason)
+    if refusal is not None:
+        return refusal
     return WatchCanceled(reason, refused=response.created, header=header(response.header))

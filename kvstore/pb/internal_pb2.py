@@ -22,36 +22,43 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from kvstore.pb import authpb_pb2 as kvstore_dot_pb_dot_authpb__pb2
 from kvstore.pb import etcdserverpb_pb2 as kvstore_dot_pb_dot_etcdserverpb__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19kvstore/pb/internal.proto\x12\x10kvstore.internal\x1a\x1dkvstore/pb/etcdserverpb.proto\"h\n\x0cMemberRecord\x12$\n\x06member\x18\x01 \x01(\x0b\x32\x14.etcdserverpb.Member\x12\x0f\n\x07\x64\x61ta_id\x18\x02 \x01(\x04\x12\x0f\n\x07promote\x18\x03 \x01(\x08\x12\x10\n\x08replaces\x18\x04 \x01(\x04\">\n\rConfigContext\x12-\n\x05\x61\x64\x64\x65\x64\x18\x01 \x03(\x0b\x32\x1e.kvstore.internal.MemberRecord\"\xcd\x01\n\x0cMemberChange\x12\x35\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32%.kvstore.internal.MemberChange.Action\x12\n\n\x02ID\x18\x02 \x01(\x04\x12\x10\n\x08peerURLs\x18\x03 \x03(\t\x12\x0f\n\x07learner\x18\x04 \x01(\x08\x12\x0f\n\x07promote\x18\x05 \x01(\x08\x12\x10\n\x08replaces\x18\x06 \x01(\x04\"4\n\x06\x41\x63tion\x12\x08\n\x04NONE\x10\x00\x12\x07\n\x03\x41\x44\x44\x10\x01\x12\n\n\x06REMOVE\x10\x02\x12\x0b\n\x07PROMOTE\x10\x03\"*\n\rMemberChanged\x12\r\n\x05\x65rror\x18\x01 \x01(\t\x12\n\n\x02ID\x18\x02 \x01(\x04\"J\n\x0bLeaseExpire\x12\x0e\n\x06leader\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0b\n\x03IDs\x18\x03 \x03(\x03\x12\x10\n\x08sessions\x18\x04 \x03(\x04\"L\n\x0bLeaseRecord\x12\n\n\x02ID\x18\x01 \x01(\x03\x12\x0e\n\x06ttl_ms\x18\x02 \x01(\x03\x12\x0f\n\x07session\x18\x03 \x01(\x04\x12\x10\n\x08grace_ms\x18\x04 \x01(\x03\"Y\n\x08\x41nnounce\x12\x10\n\x08lease_id\x18\x01 \x01(\x03\x12\x0e\n\x06ttl_ms\x18\x02 \x01(\x03\x12\x0f\n\x07session\x18\x03 \x01(\x04\x12\x0b\n\x03key\x18\x04 \x01(\x0c\x12\r\n\x05value\x18\x05 \x01(\x0c\"B\n\x0b\x41nnounceEnd\x12\x10\n\x08lease_id\x18\x01 \x01(\x03\x12\x0f\n\x07session\x18\x02 \x01(\x04\x12\x10\n\x08grace_ms\x18\x03 \x01(\x03\"\x88\x01\n\tPeerHello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\x04\x12\x0f\n\x07\x66rom_id\x18\x03 \x01(\x04\x12\r\n\x05to_id\x18\x04 \x01(\x04\x12\x0f\n\x07\x64\x61ta_id\x18\x05 \x01(\x04\x12\x0f\n\x07\x63hannel\x18\x06 \x01(\t\x12\x13\n\x0bincarnation\x18\x07 \x01(\x04\"g\n\x0bPeerWelcome\x12\x0f\n\x07refusal\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x12\n\ncluster_id\x18\x03 \x01(\x04\x12%\n\x07members\x18\x04 \x03(\x0b\x32\x14.etcdserverpb.Memberb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19kvstore/pb/internal.proto\x12\x10kvstore.internal\x1a\x17kvstore/pb/authpb.proto\x1a\x1dkvstore/pb/etcdserverpb.proto\"h\n\x0cMemberRecord\x12$\n\x06member\x18\x01 \x01(\x0b\x32\x14.etcdserverpb.Member\x12\x0f\n\x07\x64\x61ta_id\x18\x02 \x01(\x04\x12\x0f\n\x07promote\x18\x03 \x01(\x08\x12\x10\n\x08replaces\x18\x04 \x01(\x04\">\n\rConfigContext\x12-\n\x05\x61\x64\x64\x65\x64\x18\x01 \x03(\x0b\x32\x1e.kvstore.internal.MemberRecord\"\xcd\x01\n\x0cMemberChange\x12\x35\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32%.kvstore.internal.MemberChange.Action\x12\n\n\x02ID\x18\x02 \x01(\x04\x12\x10\n\x08peerURLs\x18\x03 \x03(\t\x12\x0f\n\x07learner\x18\x04 \x01(\x08\x12\x0f\n\x07promote\x18\x05 \x01(\x08\x12\x10\n\x08replaces\x18\x06 \x01(\x04\"4\n\x06\x41\x63tion\x12\x08\n\x04NONE\x10\x00\x12\x07\n\x03\x41\x44\x44\x10\x01\x12\n\n\x06REMOVE\x10\x02\x12\x0b\n\x07PROMOTE\x10\x03\"*\n\rMemberChanged\x12\r\n\x05\x65rror\x18\x01 \x01(\t\x12\n\n\x02ID\x18\x02 \x01(\x04\"J\n\x0bLeaseExpire\x12\x0e\n\x06leader\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0b\n\x03IDs\x18\x03 \x03(\x03\x12\x10\n\x08sessions\x18\x04 \x03(\x04\"L\n\x0bLeaseRecord\x12\n\n\x02ID\x18\x01 \x01(\x03\x12\x0e\n\x06ttl_ms\x18\x02 \x01(\x03\x12\x0f\n\x07session\x18\x03 \x01(\x04\x12\x10\n\x08grace_ms\x18\x04 \x01(\x03\"Y\n\x08\x41nnounce\x12\x10\n\x08lease_id\x18\x01 \x01(\x03\x12\x0e\n\x06ttl_ms\x18\x02 \x01(\x03\x12\x0f\n\x07session\x18\x03 \x01(\x04\x12\x0b\n\x03key\x18\x04 \x01(\x0c\x12\r\n\x05value\x18\x05 \x01(\x0c\"B\n\x0b\x41nnounceEnd\x12\x10\n\x08lease_id\x18\x01 \x01(\x03\x12\x0f\n\x07session\x18\x02 \x01(\x04\x12\x10\n\x08grace_ms\x18\x03 \x01(\x03\"B\n\nUserRecord\x12\x1a\n\x04user\x18\x01 \x01(\x0b\x32\x0c.authpb.User\x12\x18\n\x10\x63hanged_revision\x18\x02 \x01(\x04\"b\n\x11\x41uthorizedCommand\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0e\n\x06member\x18\x03 \x01(\x08\x12\x0c\n\x04kind\x18\x04 \x01(\r\x12\x0f\n\x07payload\x18\x05 \x01(\x0c\"=\n\nTokenGrant\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0f\n\x07letters\x18\x03 \x01(\t\"\x88\x01\n\tPeerHello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\x04\x12\x0f\n\x07\x66rom_id\x18\x03 \x01(\x04\x12\r\n\x05to_id\x18\x04 \x01(\x04\x12\x0f\n\x07\x64\x61ta_id\x18\x05 \x01(\x04\x12\x0f\n\x07\x63hannel\x18\x06 \x01(\t\x12\x13\n\x0bincarnation\x18\x07 \x01(\x04\"g\n\x0bPeerWelcome\x12\x0f\n\x07refusal\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x12\n\ncluster_id\x18\x03 \x01(\x04\x12%\n\x07members\x18\x04 \x03(\x0b\x32\x14.etcdserverpb.Memberb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kvstore.pb.internal_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MEMBERRECORD']._serialized_start=78
-  _globals['_MEMBERRECORD']._serialized_end=182
-  _globals['_CONFIGCONTEXT']._serialized_start=184
-  _globals['_CONFIGCONTEXT']._serialized_end=246
-  _globals['_MEMBERCHANGE']._serialized_start=249
-  _globals['_MEMBERCHANGE']._serialized_end=454
-  _globals['_MEMBERCHANGE_ACTION']._serialized_start=402
-  _globals['_MEMBERCHANGE_ACTION']._serialized_end=454
-  _globals['_MEMBERCHANGED']._serialized_start=456
-  _globals['_MEMBERCHANGED']._serialized_end=498
-  _globals['_LEASEEXPIRE']._serialized_start=500
-  _globals['_LEASEEXPIRE']._serialized_end=574
-  _globals['_LEASERECORD']._serialized_start=576
-  _globals['_LEASERECORD']._serialized_end=652
-  _globals['_ANNOUNCE']._serialized_start=654
-  _globals['_ANNOUNCE']._serialized_end=743
-  _globals['_ANNOUNCEEND']._serialized_start=745
-  _globals['_ANNOUNCEEND']._serialized_end=811
-  _globals['_PEERHELLO']._serialized_start=814
-  _globals['_PEERHELLO']._serialized_end=950
-  _globals['_PEERWELCOME']._serialized_start=952
-  _globals['_PEERWELCOME']._serialized_end=1055
+  _globals['_MEMBERRECORD']._serialized_start=103
+  _globals['_MEMBERRECORD']._serialized_end=207
+  _globals['_CONFIGCONTEXT']._serialized_start=209
+  _globals['_CONFIGCONTEXT']._serialized_end=271
+  _globals['_MEMBERCHANGE']._serialized_start=274
+  _globals['_MEMBERCHANGE']._serialized_end=479
+  _globals['_MEMBERCHANGE_ACTION']._serialized_start=427
+  _globals['_MEMBERCHANGE_ACTION']._serialized_end=479
+  _globals['_MEMBERCHANGED']._serialized_start=481
+  _globals['_MEMBERCHANGED']._serialized_end=523
+  _globals['_LEASEEXPIRE']._serialized_start=525
+  _globals['_LEASEEXPIRE']._serialized_end=599
+  _globals['_LEASERECORD']._serialized_start=601
+  _globals['_LEASERECORD']._serialized_end=677
+  _globals['_ANNOUNCE']._serialized_start=679
+  _globals['_ANNOUNCE']._serialized_end=768
+  _globals['_ANNOUNCEEND']._serialized_start=770
+  _globals['_ANNOUNCEEND']._serialized_end=836
+  _globals['_USERRECORD']._serialized_start=838
+  _globals['_USERRECORD']._serialized_end=904
+  _globals['_AUTHORIZEDCOMMAND']._serialized_start=906
+  _globals['_AUTHORIZEDCOMMAND']._serialized_end=1004
+  _globals['_TOKENGRANT']._serialized_start=1006
+  _globals['_TOKENGRANT']._serialized_end=1067
+  _globals['_PEERHELLO']._serialized_start=1070
+  _globals['_PEERHELLO']._serialized_end=1206
+  _globals['_PEERWELCOME']._serialized_start=1208
+  _globals['_PEERWELCOME']._serialized_end=1311
 # @@protoc_insertion_point(module_scope)

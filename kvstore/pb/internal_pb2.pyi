@@ -1,3 +1,4 @@
+from kvstore.pb import authpb_pb2 as _authpb_pb2
 from kvstore.pb import etcdserverpb_pb2 as _etcdserverpb_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -107,6 +108,38 @@ class AnnounceEnd(_message.Message):
     session: int
     grace_ms: int
     def __init__(self, lease_id: _Optional[int] = ..., session: _Optional[int] = ..., grace_ms: _Optional[int] = ...) -> None: ...
+
+class UserRecord(_message.Message):
+    __slots__ = ("user", "changed_revision")
+    USER_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    user: _authpb_pb2.User
+    changed_revision: int
+    def __init__(self, user: _Optional[_Union[_authpb_pb2.User, _Mapping]] = ..., changed_revision: _Optional[int] = ...) -> None: ...
+
+class AuthorizedCommand(_message.Message):
+    __slots__ = ("user", "revision", "member", "kind", "payload")
+    USER_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    user: str
+    revision: int
+    member: bool
+    kind: int
+    payload: bytes
+    def __init__(self, user: _Optional[str] = ..., revision: _Optional[int] = ..., member: _Optional[bool] = ..., kind: _Optional[int] = ..., payload: _Optional[bytes] = ...) -> None: ...
+
+class TokenGrant(_message.Message):
+    __slots__ = ("user", "revision", "letters")
+    USER_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    LETTERS_FIELD_NUMBER: _ClassVar[int]
+    user: str
+    revision: int
+    letters: str
+    def __init__(self, user: _Optional[str] = ..., revision: _Optional[int] = ..., letters: _Optional[str] = ...) -> None: ...
 
 class PeerHello(_message.Message):
     __slots__ = ("protocol", "cluster_id", "from_id", "to_id", "data_id", "channel", "incarnation")

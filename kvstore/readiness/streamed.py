@@ -8,6 +8,7 @@ had: within the grace nobody notices, and after it it is announced anew.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 
@@ -52,14 +53,18 @@ class Streamed:
         while True:
             problem: ClientError | None = None
             for endpoint in self._caller.choice.order(clock()):
+                token = ""
                 try:
                     await self._caller.connect(endpoint, DIAL_TIMEOUT_S)
+                    token = self._caller.token
                     await self._hold(endpoint)
                 except Unimplemented:
                     raise
                 except ClientError as error:
                     self._caller.note(endpoint, error)
                     problem = error
+                    with contextlib.suppress(ClientError):  # what it is about is told by the next stream
+                        await self._caller.renewed(endpoint, error, token, DIAL_TIMEOUT_S)
             if problem is not None:
                 await self._trouble.met(problem)
 

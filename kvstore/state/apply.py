@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kvstore import errors
-from kvstore.commands import Kind
+from kvstore.commands import MEMBERS_OWN, Kind
 from kvstore.pb.etcdserverpb_pb2 import (
     AlarmMember,
     AlarmRequest,
@@ -25,9 +25,19 @@ from kvstore.pb.etcdserverpb_pb2 import (
     PutRequest,
     TxnRequest,
 )
-from kvstore.pb.internal_pb2 import Announce, AnnounceEnd, LeaseExpire, LeaseRecord, MemberRecord
+from kvstore.pb.internal_pb2 import (
+    Announce,
+    AnnounceEnd,
+    AuthorizedCommand,
+    LeaseExpire,
+    LeaseRecord,
+    MemberRecord,
+)
 from kvstore.pb.readiness_pb2 import AnnounceResponse
 from kvstore.state import ranges, txn
+from kvstore.state.auth import AuthStore
+from kvstore.state.auth_commands import AuthCommands
+from kvstore.state.authorize import authorize_command
 from kvstore.state.compaction import Compaction
 from kvstore.state.lessor import Lease, Lessor
 from kvstore.state.mvcc import Keyspace
@@ -52,6 +62,7 @@ class Applier:
         members: dict[int, MemberRecord],
         alarms: list[AlarmMember],
         compaction: Compaction,
+        auth: AuthStore,
     ) -> None:
         self.keyspace = keyspace
         self._overlay = overlay
@@ -59,6 +70,8 @@ class Applier:
         self._members = members
         self._alarms = alarms
         self._compaction = compaction
+        self._auth = auth
+        self._auth_commands = AuthCommands(auth, overlay)
         self._term = 0
         self._effects: dict[int, Callable[[bytes], bytes]] = {
             Kind.PUT: self._put,
@@ -73,17 +86,32 @@ class Applier:
             Kind.MEMBER_UPDATE: self._member_update,
             Kind.ANNOUNCE: self._announce,
             Kind.ANNOUNCE_END: self._announce_end,
+            Kind.AUTHORIZED: self._authorized,
+            **self._auth_commands.effects(),
         }
+
+    def begin(self, index: int) -> None:
+        """The commands that follow are of the entry at this index."""
+        self._auth_commands.index = index
 
     def apply(self, kind: int, payload: bytes, term: int) -> Outcome:
         """One command of an entry of `term`: the revision its reply names and the reply without its header."""
         self._term = term
         try:
+            if self._auth.enabled and kind not in MEMBERS_OWN:
+                raise errors.NoUserName  # taken by a member that did not know yet that a name is asked for
             body = self._effects[kind](payload)
         except errors.StoreError as refusal:
             assert not self.keyspace.changing, f"{Kind(kind).name} failed after it had written: {refusal!r}"
             return refusal
         return self.keyspace.end(), body
+
+    def _authorized(self, payload: bytes) -> bytes:
+        """A command in a user's name. With authentication turned off meanwhile nobody asks for it."""
+        command = AuthorizedCommand.FromString(payload)
+        if self._auth.enabled:
+            authorize_command(self._auth, self._lessor, command)
+        return self._effects[command.kind](command.payload)
 
     # Keys
 

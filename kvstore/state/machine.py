@@ -23,6 +23,7 @@ from kvstore.pb.etcdserverpb_pb2 import AlarmType, RangeRequest, TxnRequest
 from kvstore.pb.internal_pb2 import MemberRecord
 from kvstore.state import ranges, snapshot, tables, txn
 from kvstore.state.apply import Applier, Outcome
+from kvstore.state.auth import AuthStore
 from kvstore.state.backend import DATABASE, CallSoon, Failed, OpenBackend, open_backend
 from kvstore.state.compaction import Compaction
 from kvstore.state.mvcc import Keyspace
@@ -90,6 +91,9 @@ class StateMachine:
         self._opener = opener
         self.wake = wake
         self.on_durable: Callable[[int], None] | None = None
+        self.auth = AuthStore()
+        self.on_auth: Callable[[], None] = _nothing
+        """Called in the turn after users, roles or permissions changed, before watchers are handed anything."""
         self._copying = threading.Lock()  # held while a snapshot reads the environment
         self._broken = False
         self._load()
@@ -154,6 +158,7 @@ class StateMachine:
             self._applied(index, term)
             return None
         self._broken = True  # until the entry is whole: half of one is never stored
+        self._applier.begin(index)
         apply = self._applier.apply
         outcomes = [apply(kind, payload, term) for kind, payload in decode_commands(data)]
         self._batches[origin] = mark
@@ -195,6 +200,9 @@ class StateMachine:
         if self._broken:
             return False
         self._backend.poll()
+        if self.auth.changed:
+            self.auth.changed = False
+            self.on_auth()
         more = self.hub.turn()
         compaction, keyspace = self._compaction, self.keyspace
         if not compaction.done:
@@ -345,8 +353,15 @@ class StateMachine:
         self.removed = tables.load_removed(reader)
         self.conf = reader.get(META, tables.CONF_KEY) or b""
         self.alarms = tables.load_alarms(reader)
+        self.auth.load(reader)
         self._applier = Applier(
-            self.keyspace, self._overlay, self.lessor, self.members, self.alarms, self._compaction
+            self.keyspace,
+            self._overlay,
+            self.lessor,
+            self.members,
+            self.alarms,
+            self._compaction,
+            self.auth,
         )
         self.db_size, self.db_size_in_use = reader.sizes()
 

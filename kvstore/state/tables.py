@@ -8,6 +8,9 @@
     lease_keys  id | key (or a long key's beginning and its SHA-256) -> b"" (or the long key)
     members     id -> kvstore.internal.MemberRecord
     alarms      type u32 | member id u64 -> b""
+    auth        b"state" -> enabled u8 | auth revision u64 | ended revision u64          (auth.py)
+                b"u" + name -> kvstore.internal.UserRecord
+                b"r" + name -> authpb.Role
 
 All of it is in memory as well and read from LMDB only at the start.
 """
