@@ -31,6 +31,7 @@ from kvstore.api.lease import LeaseService
 from kvstore.api.maintenance import MaintenanceService
 from kvstore.api.readiness import ReadinessService
 from kvstore.api.reflection import ReflectionService
+from kvstore.api.snapshot import SnapshotService
 from kvstore.api.watch import WatchService
 from kvstore.commands import Kind
 from kvstore.config import Config, Url
@@ -395,6 +396,7 @@ class MemberProcess:
             **ReadinessService(context, self.keeper, self._random).methods(),
             **ClusterService(context, self.changes).methods(),
             **MaintenanceService(context).methods(),
+            **SnapshotService(context).methods(),
             **HealthService().methods(),
         }
         methods = {**methods, **ReflectionService(methods).methods()}

@@ -203,6 +203,14 @@ class Caller:
             method.path, method.request.SerializeToString, method.response.FromString
         )(metadata=metadata)  # type: ignore[call-arg]
 
+    def open_server_stream(
+        self, endpoint: Endpoint, method: Method[Request, Response], request: Request
+    ) -> Any:
+        """A call with one request and many responses; connect() first."""
+        return self._channel(endpoint).unary_stream(
+            method.path, method.request.SerializeToString, method.response.FromString
+        )(request)
+
     async def connect(self, endpoint: Endpoint, timeout_s: float) -> None:
         """Afterwards the channel is connected, or failing: then a call on it fails at once, and says why."""
         channel = self._channel(endpoint)

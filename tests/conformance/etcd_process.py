@@ -41,6 +41,10 @@ class Member:
     log_path: Path
     process: subprocess.Popen[bytes] | None = field(default=None)
 
+    def flag(self, name: str) -> str:
+        """The value of one of its flags."""
+        return self.command[self.command.index(f"--{name}") + 1]
+
     def start(self) -> None:
         assert self.process is None or self.process.poll() is not None, f"{self.name} is running"
         with self.log_path.open("ab") as log:
@@ -115,13 +119,21 @@ class Cluster:
 
 @contextlib.contextmanager
 def running_cluster(
-    server: Server = "etcd", *, size: int = 1, flags: Sequence[str] = (), directory: Path | None = None
+    server: Server = "etcd",
+    *,
+    size: int = 1,
+    flags: Sequence[str] = (),
+    directory: Path | None = None,
+    prepare: Callable[[Member], None] = lambda member: None,
 ) -> Iterator[Cluster]:
-    """A ready cluster; its processes and its data are gone afterwards."""
+    """A ready cluster; its processes and its data are gone afterwards. prepare: called for each member before
+    it starts, which may put something into its data directory."""
     program = program_path(server)
     with tempfile.TemporaryDirectory(prefix="kv-test-", ignore_cleanup_errors=True) as made:
         cluster = _plan(program, size, flags, directory or Path(made))
         try:
+            for member in cluster.members:
+                prepare(member)
             for member in cluster.members:
                 member.start()
             cluster.wait_ready()
