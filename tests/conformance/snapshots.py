@@ -65,6 +65,25 @@ class Calls:
     def hash(self) -> int:
         return int(self("Maintenance/Hash", pb.HashRequest(), pb.HashResponse).hash)
 
+    def add_learner(self, peer_url: str) -> pb.ResponseHeader:
+        request = pb.MemberAddRequest(peerURLs=[peer_url], isLearner=True)
+        return self("Cluster/MemberAdd", request, pb.MemberAddResponse).header  # type: ignore[no-any-return]
+
+    def compacted_watch(self, revision: int) -> int:
+        """The compaction revision that a watch from there is ended with."""
+        method: Any = self._channel.stream_stream(
+            "/etcdserverpb.Watch/Watch",
+            request_serializer=pb.WatchRequest.SerializeToString,
+            response_deserializer=pb.WatchResponse.FromString,
+        )
+        create = pb.WatchCreateRequest(key=b"\0", range_end=b"\0", start_revision=revision)
+        responses = method(iter([pb.WatchRequest(create_request=create)]), timeout=10)
+        assert next(responses).created
+        ended = next(responses)
+        responses.cancel()
+        assert ended.canceled
+        return int(ended.compact_revision)
+
     def snapshot(self) -> list[pb.SnapshotResponse]:
         method = self._channel.unary_stream(
             "/etcdserverpb.Maintenance/Snapshot",

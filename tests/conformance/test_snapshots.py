@@ -8,9 +8,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import pytest
 
-from tests.conformance.etcd_process import Server, etcdctl_path, running_cluster
+from kvstore.cli.main import main as kvctl
+from kvstore.etcd_db.reader import Bucket, Database
+from kvstore.etcd_db.status import hash_of
+from tests.conformance.etcd_process import (
+    Member,
+    Server,
+    etcdctl_path,
+    free_ports,
+    program_path,
+    running_cluster,
+)
 from tests.conformance.snapshots import (
     KVCTL,
     Calls,
@@ -32,6 +43,7 @@ class Saved:
     server: Server
     contents: Contents
     compact_revision: int
+    hash: int  # the server's own, Maintenance.Hash
     path: Path
     chunks: list[tuple[int, int]]  # bytes remaining, bytes in it
 
@@ -45,6 +57,7 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         populate(calls)
         compacted = 44
         before = contents(calls, compacted)
+        hash_ = calls.hash()
         chunks = calls.snapshot()
         # Each side's program saves the other's server too.
         program = KVCTL if request.param == "etcd" else (etcdctl_path(),)
@@ -55,7 +68,12 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     assert chunks[-1].blob == hashlib.sha256(data).digest()
     assert not chunks[0].HasField("header")
     yield Saved(
-        request.param, before, compacted, path, [(chunk.remaining_bytes, len(chunk.blob)) for chunk in chunks]
+        request.param,
+        before,
+        compacted,
+        hash_,
+        path,
+        [(chunk.remaining_bytes, len(chunk.blob)) for chunk in chunks],
     )
 
 
@@ -71,12 +89,25 @@ def test_chunks_count_down_and_a_digest_follows(saved: Saved) -> None:
 
 
 @pytest.mark.parametrize("form", ["simple", "json", "fields", "table"])
-def test_status_is_etcdutls(saved: Saved, form: str) -> None:
+def test_status_is_etcdutls(saved: Saved, form: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     """etcdutl runs bbolt's own check of every page before it prints anything."""
-    theirs = done((etcdutl_path(),), "snapshot", "status", str(saved.path), "-w", form)
-    assert done(KVCTL, "snapshot", "status", str(saved.path), "-w", form) == theirs
+    words = ["snapshot", "status", str(saved.path), "-w", form]
+    theirs = done((etcdutl_path(),), *words)
+    assert kvctl(words) == 0
+    assert capfdbinary.readouterr().out.decode() == theirs
     if form == "json":
         assert json.loads(theirs)["revision"] == saved.contents.revision
+
+
+def test_hash_is_of_what_the_snapshot_holds(saved: Saved) -> None:
+    """Maintenance.Hash, of both servers, from the file alone."""
+    with Database(str(saved.path)) as database:
+        buckets = [
+            (name, [(key, value) for key, value in content if isinstance(value, bytes)])
+            for name, content in database.root
+            if isinstance(content, Bucket)
+        ]
+    assert hash_of(buckets) == saved.hash
 
 
 @pytest.mark.parametrize("server", ["etcd", "kvstore"])
@@ -95,3 +126,41 @@ def test_restored_it_serves_the_same(saved: Saved, server: Server) -> None:
         calls.put(b"after", b"it")
         assert calls.everything().header.revision == saved.contents.revision + 1
         calls.close()
+
+
+def test_three_members_restored_alike_and_one_that_joins(saved: Saved, tmp_path: Path) -> None:
+    """With the defaults: whoever resumes at an old revision is told, and the fourth is sent what no log holds."""
+    if saved.server == "kvstore":
+        pytest.skip("the file's origin makes no difference to what is looked at here")
+    (port, peer_port) = free_ports(2)
+    with running_cluster("kvstore", size=3, prepare=lambda each: restore(KVCTL, saved.path, each)) as cluster:
+        members = [Calls(endpoint) for endpoint in cluster.endpoints]
+        peer_url = f"http://127.0.0.1:{peer_port}"
+        joined = members[0].add_learner(peer_url)
+        flags = cluster.members[0].flag("initial-cluster") + f",m4={peer_url}"
+        client_url = f"http://127.0.0.1:{port}"
+        command = [
+            *(program_path("kvstore"), "--name", "m4", "--data-dir", str(tmp_path / "m4")),
+            *("--listen-client-urls", client_url, "--advertise-client-urls", client_url),
+            *("--listen-peer-urls", peer_url, "--initial-advertise-peer-urls", peer_url),
+            *("--initial-cluster", flags, "--initial-cluster-state", "existing", "--log-level", "warn"),
+        ]
+        fourth = Member("m4", f"127.0.0.1:{port}", command, tmp_path / "m4.log")
+        fourth.start()
+        try:
+            fourth.wait_ready()
+            members.append(Calls(fourth.endpoint))
+            revision = saved.contents.revision + 1_000_000_000
+            expected = [kv[:2] for kv in saved.contents.newest]
+            for calls in members:
+                found = calls.everything()
+                assert [(kv.key, kv.value) for kv in found.kvs] == expected
+                assert (found.header.revision, found.header.cluster_id) == (revision, joined.cluster_id)
+            assert len({calls.hash() for calls in members}) == 1
+            with pytest.raises(grpc.RpcError, match="compacted"):
+                members[1].everything(saved.contents.revision)
+            assert members[2].compacted_watch(saved.contents.revision) == revision
+        finally:
+            fourth.stop()
+            for calls in members:
+                calls.close()
