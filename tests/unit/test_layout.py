@@ -20,6 +20,7 @@ ALLOWED = {
     "kvstore/backup": COMMON
     | {
         "kvstore.backup",
+        "kvstore.client",
         "kvstore.etcd_db",
         "kvstore.state",
         "kvstore.replication",
