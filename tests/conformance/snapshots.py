@@ -62,6 +62,10 @@ class Calls:
         request = pb.RangeRequest(key=b"\0", range_end=b"\0", revision=revision)
         return self("KV/Range", request, pb.RangeResponse)  # type: ignore[no-any-return]
 
+    def count(self) -> int:
+        request = pb.RangeRequest(key=b"\0", range_end=b"\0", count_only=True)
+        return int(self("KV/Range", request, pb.RangeResponse).count)
+
     def hash(self) -> int:
         return int(self("Maintenance/Hash", pb.HashRequest(), pb.HashResponse).hash)
 
