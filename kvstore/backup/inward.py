@@ -159,7 +159,11 @@ class _Loading:
             if not lease.ID or lease.TTL <= 0:
                 raise BadDatabase(f"lease {lease.ID} of {lease.TTL} s")
             leases.add(lease.ID)
-            record = LeaseRecord(ID=lease.ID, ttl_ms=lease.TTL * 1000)
+            record = LeaseRecord.FromString(lease.kvstore)
+            if not lease.kvstore:
+                record = LeaseRecord(ID=lease.ID, ttl_ms=lease.TTL * 1000)
+            elif record.ID != lease.ID or record.ttl_ms <= 0:
+                raise BadDatabase(f"lease {lease.ID} holds the record of {record.ID}, {record.ttl_ms} ms")
             operations[LEASES, lease_place(lease.ID)] = record.SerializeToString()
             if len(operations) >= BATCH_RECORDS:
                 self._store([], operations)

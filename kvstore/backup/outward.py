@@ -92,7 +92,12 @@ def _alarms(reader: Reader) -> Iterator[tuple[bytes, bytes]]:
 def _leases(reader: Reader) -> Iterator[tuple[bytes, bytes]]:
     for place, value in reader.table(LEASES):
         record = LeaseRecord.FromString(value)
-        yield place, Lease(ID=record.ID, TTL=-(-record.ttl_ms // 1000)).SerializeToString()
+        lease = Lease(ID=record.ID, TTL=-(-record.ttl_ms // 1000))
+        if record != LeaseRecord(ID=lease.ID, ttl_ms=lease.TTL * 1000):
+            lease.kvstore = (
+                value  # milliseconds, and what an announced instance's stream needs to take it over
+            )
+        yield place, lease.SerializeToString()
 
 
 def _members(reader: Reader) -> Iterator[tuple[bytes, bytes]]:

@@ -35,6 +35,7 @@ from kvstore.replication.wal import Batch, Wal, WalMetadata
 from kvstore.state import tables
 from kvstore.state.backend import DATABASE
 from kvstore.state.machine import MAP_BYTES
+from kvstore.state.reader import Reader
 from kvstore.state.storage_process import MEMBERS, META, commit, encode_frame, open_environment, open_tables
 from raft import HardState, SnapshotMeta, membership
 
@@ -66,6 +67,7 @@ class Restored:
     compact_revision: int
     cluster_id: int
     member_id: int
+    state_bytes: int  # what the state takes here, which is what a member's quota counts
 
 
 def restore(
@@ -154,6 +156,9 @@ def _fill(
             operations[MEMBERS, tables.ID.pack(own)] = MemberRecord(member=member).SerializeToString()
         commit(env, stores, memoryview(encode_frame(0, [], [], [], operations)))
         env.sync(True)
+        reader = Reader(env, stores)
+        state_bytes = reader.sizes()[1]
+        reader.close()
     finally:
         env.close()
     os.unlink(file + "-lock")
@@ -166,7 +171,7 @@ def _fill(
     wal.close()
     sync_directory(os.path.join(folder, "member"))
     sync_directory(folder)
-    return Restored(loaded, revision, compact_revision, cluster_id, member_id)
+    return Restored(loaded, revision, compact_revision, cluster_id, member_id, state_bytes)
 
 
 def _new_cluster_id(founded: int, digest: bytes, choices: Choices) -> int:

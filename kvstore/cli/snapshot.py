@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kvstore.client import Client
     from kvstore.etcd_db.status import Status
 
+ROOMY_BYTES = 1 << 30  # half of the quota that a member has by default
 COLUMNS = ("Hash", "Revision", "Total Keys", "Total Size")
 
 
@@ -253,6 +254,8 @@ def _choices(flags: dict[str, Any]) -> Choices:
 
 def summary(path: str, flags: dict[str, Any], restored: Restored) -> list[str]:
     """What came over, what did not, and what to do next."""
+    from kvstore.cli.text import human_bytes
+
     loaded = restored.loaded
     lines = [
         f"Restored {path} to {flags['data_dir']}",
@@ -275,5 +278,10 @@ def summary(path: str, flags: dict[str, Any], restored: Restored) -> list[str]:
         f"  member {restored.member_id:x} of cluster {restored.cluster_id:x}; the old cluster's "
         f"{loaded.members} members and {loaded.alarms} alarms stay behind"
     )
+    if restored.state_bytes > ROOMY_BYTES:
+        lines.append(
+            f"The state takes {human_bytes(restored.state_bytes)}, more than in etcd, as the newest version of a "
+            f"key is kept twice: start members with --quota-backend-bytes={2 * restored.state_bytes} or so."
+        )
     lines.append("Every lease begins with its whole time to live when the cluster has a leader.")
     return lines

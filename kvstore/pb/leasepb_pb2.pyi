@@ -5,11 +5,13 @@ from typing import ClassVar as _ClassVar, Optional as _Optional
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Lease(_message.Message):
-    __slots__ = ("ID", "TTL", "RemainingTTL")
+    __slots__ = ("ID", "TTL", "RemainingTTL", "kvstore")
     ID_FIELD_NUMBER: _ClassVar[int]
     TTL_FIELD_NUMBER: _ClassVar[int]
     REMAININGTTL_FIELD_NUMBER: _ClassVar[int]
+    KVSTORE_FIELD_NUMBER: _ClassVar[int]
     ID: int
     TTL: int
     RemainingTTL: int
-    def __init__(self, ID: _Optional[int] = ..., TTL: _Optional[int] = ..., RemainingTTL: _Optional[int] = ...) -> None: ...
+    kvstore: bytes
+    def __init__(self, ID: _Optional[int] = ..., TTL: _Optional[int] = ..., RemainingTTL: _Optional[int] = ..., kvstore: _Optional[bytes] = ...) -> None: ...

@@ -38,6 +38,7 @@ from tests.conformance.snapshots import KVCTL, RESTORE_FLAGS, Calls, etcdutl_pat
 VALUE_BYTES = 256
 RECORD_BYTES = 17 + 16 + VALUE_BYTES + 40  # in the file, about
 LOOK_S = 0.02
+QUOTA = ("--quota-backend-bytes", str(64 << 30))
 
 
 @dataclass
@@ -185,7 +186,7 @@ def serving(server: Server, path: Path, folder: Path) -> Iterator[Cluster]:
         step(f"{Path(command[0]).name if server == 'etcd' else 'kvctl'} snapshot restore", command)
         started[0] = time.monotonic()
 
-    with running_cluster(server, directory=folder, prepare=prepare) as cluster:
+    with running_cluster(server, directory=folder, prepare=prepare, flags=QUOTA) as cluster:
         line(f"{server} starts on it", time.monotonic() - started[0])
         yield cluster
     shutil.rmtree(folder, ignore_errors=True)

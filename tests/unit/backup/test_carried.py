@@ -14,7 +14,8 @@ from kvstore.etcd_db import schema
 from kvstore.etcd_db.reader import Bucket, Database
 from kvstore.etcd_db.status import hash_of
 from kvstore.pb.etcdserverpb_pb2 import AlarmRequest, AlarmType, Member, RangeRequest, RangeResponse
-from kvstore.pb.internal_pb2 import MemberRecord
+from kvstore.pb.internal_pb2 import Announce, MemberRecord
+from kvstore.pb.leasepb_pb2 import Lease
 from kvstore.state.machine import StateMachine
 from raft import ConfState, membership
 from tests.unit.backup.carried import export, hashed, restored
@@ -179,6 +180,24 @@ def test_everything_beside_the_keys(tmp_path: Path) -> None:
     assert meta[schema.CONSISTENT_INDEX] == schema.U64.pack(3)
     assert meta[schema.TERM] == schema.U64.pack(1)
     assert schema.decode_member(bucket(path, schema.MEMBERS)[b"9"]).isLearner
+    replica.machine.abandon()
+
+
+def test_what_leases_of_ours_have_beyond_etcds_comes_back(tmp_path: Path) -> None:
+    """Milliseconds, and the stream that announced an instance: whoever comes back announces it under its lease."""
+    (tmp_path / "from").mkdir()
+    replica = Replica(str(tmp_path / "from"))
+    announced = Announce(lease_id=5, ttl_ms=1500, session=9, key=b"services/web/1", value=b"{}")
+    replica.do(Kind.ANNOUNCE, announced)
+    replica.grant(6, 60)
+    path = export(replica, tmp_path / "x.db")
+    found = [Lease.FromString(value) for value in bucket(path, schema.LEASE).values()]
+    assert [(lease.ID, lease.TTL, bool(lease.kvstore)) for lease in found] == [(5, 2, True), (6, 60, False)]
+    _, machine = restored(path, tmp_path / "to")
+    lease = machine.lessor.get(5)
+    assert lease is not None
+    assert (lease.ttl_ms, lease.session, lease.keys) == (1500, 9, {b"services/web/1"})
+    machine.abandon()
     replica.machine.abandon()
 
 
