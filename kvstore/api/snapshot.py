@@ -143,12 +143,12 @@ class SnapshotStream:
                 log.info("sent a database snapshot to a client", bytes=size)
             finally:
                 os.close(descriptor)
+        except TimeoutError:  # which is an OSError too
+            log.warn("a client has stopped reading its database snapshot", stalled_s=STALL_S)
+            self._call.finish(Status.DEADLINE_EXCEEDED, "kvstore: snapshot: the client reads nothing")
         except (ExportFailed, OSError) as problem:
             log.warn("a database snapshot failed", error=str(problem))
             self._call.finish(Status.INTERNAL, f"kvstore: snapshot: {problem}")
-        except TimeoutError:
-            log.warn("a client has stopped reading its database snapshot", stalled_s=STALL_S)
-            self._call.finish(Status.DEADLINE_EXCEEDED, "kvstore: snapshot: the client reads nothing")
 
     async def _send(self, descriptor: int, size: int) -> None:
         loop, digest, sent = asyncio.get_running_loop(), hashlib.sha256(), 0
