@@ -40,6 +40,7 @@ class Member:
     command: Sequence[str]
     log_path: Path
     process: subprocess.Popen[bytes] | None = field(default=None)
+    ready_limit_s: float = READY_LIMIT_S
 
     def flag(self, name: str) -> str:
         """The value of one of its flags."""
@@ -83,8 +84,9 @@ class Member:
         assert self.process is not None
         self.process.send_signal(number)
 
-    def wait_ready(self, limit_s: float = READY_LIMIT_S) -> None:
+    def wait_ready(self, limit_s: float | None = None) -> None:
         """Waits until it answers linearizable reads, so until its cluster has a leader."""
+        limit_s = self.ready_limit_s if limit_s is None else limit_s
         deadline = time.monotonic() + limit_s
         while time.monotonic() < deadline:
             if self.process is not None and self.process.poll() is not None:

@@ -38,6 +38,7 @@ from tests.conformance.snapshots import KVCTL, RESTORE_FLAGS, Calls, etcdutl_pat
 VALUE_BYTES = 256
 RECORD_BYTES = 17 + 16 + VALUE_BYTES + 40  # in the file, about
 LOOK_S = 0.02
+READY_LIMIT_S = 600.0  # etcd reads all of it before it serves
 QUOTA = ("--quota-backend-bytes", str(64 << 30))
 
 
@@ -185,6 +186,7 @@ def serving(server: Server, path: Path, folder: Path) -> Iterator[Cluster]:
         command = [*program, "snapshot", "restore", str(path), *flags, *more]
         step(f"{Path(command[0]).name if server == 'etcd' else 'kvctl'} snapshot restore", command)
         started[0] = time.monotonic()
+        member.ready_limit_s = READY_LIMIT_S
 
     with running_cluster(server, directory=folder, prepare=prepare, flags=QUOTA) as cluster:
         line(f"{server} starts on it", time.monotonic() - started[0])
