@@ -148,7 +148,11 @@ def _shown(found: Status, form: str) -> bytes:
 def restore_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     """What `snapshot restore` and `migrate` from a file have in common."""
     flags = (
-        click.option("--data-dir", metavar="DIR", help="The directory to make; it must not be there yet."),
+        click.option(
+            "--data-dir",
+            metavar="DIR",
+            help="The directory to make; not there yet, or empty.  [default: NAME.etcd]",
+        ),
         click.option("--name", default="default", metavar="NAME", help="Of the member.  [default: default]"),
         click.option("--initial-cluster", metavar="LIST", help="Every member: name=peerURL,name=peerURL."),
         click.option(
@@ -213,8 +217,7 @@ def run_restore(path: str, flags: dict[str, Any]) -> Restored:
     from kvstore.backup.restore import RestoreFailed, configuration
     from kvstore.backup.restore import restore as run
 
-    if not flags["data_dir"]:
-        raise CommandFailed('required flag(s) "data-dir" not set')
+    flags["data_dir"] = flags["data_dir"] or f"{flags['name']}.etcd"
     try:
         config = configuration(
             name=flags["name"],
