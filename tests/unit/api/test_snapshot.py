@@ -230,6 +230,8 @@ async def test_the_process_writes_a_file_without_a_name_and_leaves_nothing(tmp_p
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     replica.machine.release_dead_readers()
+    readers = replica.machine._reader.env.readers().split("\n")[1:]
+    assert {line.split()[0] for line in readers if line} <= {str(os.getpid())}
     assert await exporter.hash() > 0
     exporter.map_bytes = -1
     with pytest.raises(ExportFailed):
