@@ -33,6 +33,7 @@ from kvstore.api.maintenance import MaintenanceService
 from kvstore.api.passwords import PasswordThread
 from kvstore.api.readiness import ReadinessService
 from kvstore.api.reflection import ReflectionService
+from kvstore.api.snapshot import SnapshotService
 from kvstore.api.tokens import TokenOptions, Tokens, open_jwt, parse_options
 from kvstore.api.watch import WatchService
 from kvstore.commands import Kind, own_command
@@ -403,6 +404,7 @@ class MemberProcess:
             **ClusterService(context, self.changes).methods(),
             **MaintenanceService(context).methods(),
             **AuthService(context, self._passwords.passwords, self._passwords.run).methods(),
+            **SnapshotService(context).methods(),
             **HealthService().methods(),
         }
         methods = context.guard.wrap({**services, **ReflectionService(services).methods()})

@@ -29,6 +29,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "member": ("kvstore.cli.member", "Members: list, add, replace, promote, update, remove"),
     "move-leader": ("kvstore.cli.member", "Hand leadership over to a member"),
     "endpoint": ("kvstore.cli.cluster", "Servers one by one: status, health, hashkv"),
+    "snapshot": ("kvstore.cli.snapshot", "Snapshots: save, status, restore"),
+    "migrate": ("kvstore.cli.migrate", "Move in from etcd: from a snapshot, or from a running cluster"),
     "alarm": ("kvstore.cli.cluster", "Alarms: list, disarm"),
     "auth": ("kvstore.cli.auth", "Authentication: enable, disable, status"),
     "user": ("kvstore.cli.user", "Users: add, delete, get, list, passwd, grant-role, revoke-role"),

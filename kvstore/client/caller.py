@@ -236,6 +236,14 @@ class Caller:
             method.path, method.request.SerializeToString, method.response.FromString
         )(metadata=metadata)  # type: ignore[call-arg]
 
+    def open_server_stream(
+        self, endpoint: Endpoint, method: Method[Request, Response], request: Request
+    ) -> Any:
+        """A call with one request and many responses; connect() first."""
+        return self._channel(endpoint).unary_stream(
+            method.path, method.request.SerializeToString, method.response.FromString
+        )(request, metadata=self._token_metadata() or None)
+
     # The user
 
     @property

@@ -301,6 +301,14 @@ class StateMachine:
         with self._copying:
             return snapshot.write(self._reader.env, path)
 
+    @property
+    def map_bytes(self) -> int:
+        return self._map_bytes
+
+    def release_dead_readers(self) -> None:
+        """After a process that read the database beside this one was killed: its pages may be used again."""
+        self._reader.env.reader_check()
+
     @staticmethod
     def snapshot_conf(path: str) -> bytes:
         """The configuration a snapshot stands for. Raises BadSnapshot."""

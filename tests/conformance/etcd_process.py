@@ -41,6 +41,11 @@ class Member:
     command: Sequence[str]
     log_path: Path
     process: subprocess.Popen[bytes] | None = field(default=None)
+    ready_limit_s: float = READY_LIMIT_S
+
+    def flag(self, name: str) -> str:
+        """The value of one of its flags."""
+        return self.command[self.command.index(f"--{name}") + 1]
 
     def start(self) -> None:
         assert self.process is None or self.process.poll() is not None, f"{self.name} is running"
@@ -80,8 +85,9 @@ class Member:
         assert self.process is not None
         self.process.send_signal(number)
 
-    def wait_ready(self, limit_s: float = READY_LIMIT_S) -> None:
+    def wait_ready(self, limit_s: float | None = None) -> None:
         """Waits until it answers linearizable reads, so until its cluster has a leader."""
+        limit_s = self.ready_limit_s if limit_s is None else limit_s
         deadline = time.monotonic() + limit_s
         while time.monotonic() < deadline:
             if self.process is not None and self.process.poll() is not None:
@@ -116,13 +122,21 @@ class Cluster:
 
 @contextlib.contextmanager
 def running_cluster(
-    server: Server = "etcd", *, size: int = 1, flags: Sequence[str] = (), directory: Path | None = None
+    server: Server = "etcd",
+    *,
+    size: int = 1,
+    flags: Sequence[str] = (),
+    directory: Path | None = None,
+    prepare: Callable[[Member], None] = lambda member: None,
 ) -> Iterator[Cluster]:
-    """A ready cluster; its processes and its data are gone afterwards."""
+    """A ready cluster; its processes and its data are gone afterwards. prepare: called for each member before
+    it starts, which may put something into its data directory."""
     program = program_path(server)
     with tempfile.TemporaryDirectory(prefix="kv-test-", ignore_cleanup_errors=True) as made:
         cluster = _plan(program, size, flags, directory or Path(made))
         try:
+            for member in cluster.members:
+                prepare(member)
             for member in cluster.members:
                 member.start()
             cluster.wait_ready()

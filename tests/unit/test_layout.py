@@ -16,7 +16,28 @@ ALLOWED = {
     "kvstore/wire": COMMON | {"kvstore.wire"},
     "kvstore/state": COMMON | {"kvstore.state"},
     "kvstore/replication": COMMON | {"kvstore.replication", "kvstore.state", "raft"},
-    "kvstore/api": COMMON | {"kvstore.api", "kvstore.replication", "kvstore.state", "kvstore.config", "raft"},
+    "kvstore/etcd_db": {"kvstore.etcd_db", "kvstore.pb"},
+    "kvstore/backup": COMMON
+    | {
+        "kvstore.backup",
+        "kvstore.client",
+        "kvstore.etcd_db",
+        "kvstore.state",
+        "kvstore.replication",
+        "kvstore.config",
+        "kvstore.data_dir",
+        "kvstore.identity",
+        "raft",
+    },
+    "kvstore/api": COMMON
+    | {
+        "kvstore.api",
+        "kvstore.replication",
+        "kvstore.state",
+        "kvstore.config",
+        "kvstore.backup.exporter",
+        "raft",
+    },
     "kvstore/http": COMMON | {"kvstore.http", "kvstore.api", "kvstore.state"},
     "kvstore/client": {"kvstore.client", "kvstore.errors", "kvstore.pb", "kvstore.version"},
     "kvstore/readiness": {"kvstore.readiness", "kvstore.client", "kvstore.pb", "kvstore.errors"},
@@ -29,6 +50,8 @@ ALLOWED = {
     },
     "kvstore/cli": {
         "kvstore.cli",
+        "kvstore.backup",
+        "kvstore.etcd_db",
         "kvstore.client",
         "kvstore.readiness",
         "kvstore.routing",

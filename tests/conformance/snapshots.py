@@ -1,0 +1,165 @@
+"""Stores to be carried over, and everything that can be read of one: what the tests of snapshots compare."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from kvstore.pb import etcdserverpb_pb2 as pb
+from tests.conformance.etcd_process import Member, etcdctl_path, require_program
+
+RESTORE_FLAGS = (
+    "name",
+    "data-dir",
+    "initial-cluster",
+    "initial-cluster-token",
+    "initial-advertise-peer-urls",
+)
+KVCTL = (sys.executable, "-m", "kvstore.cli.main")
+LEASES = {0x1234ABCD: 3600, 7: 600, 2**62: 90_000}
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Of one store: all of it that a client can read."""
+
+    revision: int
+    newest: list[tuple[bytes, bytes, int, int, int, int]]
+    history: list[tuple[int, bytes, bytes, int, int, int, int]]
+    leases: dict[int, tuple[int, list[bytes]]]
+
+
+class Calls:
+    def __init__(self, endpoint: str) -> None:
+        self._channel = grpc.insecure_channel(endpoint, options=[("grpc.max_receive_message_length", -1)])
+
+    def __call__(self, path: str, request: Any, reply: Any) -> Any:
+        method = self._channel.unary_unary(
+            "/etcdserverpb." + path,
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=reply.FromString,
+        )
+        return method(request, timeout=10)
+
+    def put(self, key: bytes, value: bytes, lease: int = 0) -> None:
+        self("KV/Put", pb.PutRequest(key=key, value=value, lease=lease), pb.PutResponse)
+
+    def delete(self, key: bytes, range_end: bytes = b"") -> None:
+        self("KV/DeleteRange", pb.DeleteRangeRequest(key=key, range_end=range_end), pb.DeleteRangeResponse)
+
+    def compact(self, revision: int) -> None:
+        request = pb.CompactionRequest(revision=revision, physical=True)
+        self("KV/Compact", request, pb.CompactionResponse)
+
+    def everything(self, revision: int = 0) -> pb.RangeResponse:
+        request = pb.RangeRequest(key=b"\0", range_end=b"\0", revision=revision)
+        return self("KV/Range", request, pb.RangeResponse)  # type: ignore[no-any-return]
+
+    def count(self) -> int:
+        request = pb.RangeRequest(key=b"\0", range_end=b"\0", count_only=True)
+        return int(self("KV/Range", request, pb.RangeResponse).count)
+
+    def hash(self) -> int:
+        return int(self("Maintenance/Hash", pb.HashRequest(), pb.HashResponse).hash)
+
+    def add_learner(self, peer_url: str) -> pb.ResponseHeader:
+        request = pb.MemberAddRequest(peerURLs=[peer_url], isLearner=True)
+        return self("Cluster/MemberAdd", request, pb.MemberAddResponse).header  # type: ignore[no-any-return]
+
+    def compacted_watch(self, revision: int) -> int:
+        """The compaction revision that a watch from there is ended with."""
+        method: Any = self._channel.stream_stream(
+            "/etcdserverpb.Watch/Watch",
+            request_serializer=pb.WatchRequest.SerializeToString,
+            response_deserializer=pb.WatchResponse.FromString,
+        )
+        create = pb.WatchCreateRequest(key=b"\0", range_end=b"\0", start_revision=revision)
+        responses = method(iter([pb.WatchRequest(create_request=create)]), timeout=10)
+        assert next(responses).created
+        ended = next(responses)
+        responses.cancel()
+        assert ended.canceled
+        return int(ended.compact_revision)
+
+    def snapshot(self) -> list[pb.SnapshotResponse]:
+        method = self._channel.unary_stream(
+            "/etcdserverpb.Maintenance/Snapshot",
+            request_serializer=pb.SnapshotRequest.SerializeToString,
+            response_deserializer=pb.SnapshotResponse.FromString,
+        )
+        return list(method(pb.SnapshotRequest(), timeout=30))
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+def populate(calls: Calls) -> None:
+    """A bit of everything that a history can hold, and a compaction in its middle."""
+    for lease_id, ttl in LEASES.items():
+        calls("Lease/LeaseGrant", pb.LeaseGrantRequest(ID=lease_id, TTL=ttl), pb.LeaseGrantResponse)
+    for number in range(40):
+        calls.put(b"k%d" % (number % 10), b"v%d" % number)
+    calls.delete(b"k3")
+    calls.put(b"gone", b"soon")
+    calls.delete(b"gone")
+    revision = calls.everything().header.revision
+    calls.delete(b"k5")  # a tombstone above the compaction point
+    calls.put(b"k3", b"again", 0x1234ABCD)
+    calls.put(b"k1", b"held", 0x1234ABCD)
+    calls.put(b"k1", b"held by another", 7)
+    calls.put(b"long" + b"k" * 3000, b"", 2**62)
+    calls.put(b"big", b"x" * 300_000)
+    puts = [pb.RequestOp(request_put=pb.PutRequest(key=b"t%d" % i, value=b"txn")) for i in range(30)]
+    calls("KV/Txn", pb.TxnRequest(success=puts), pb.TxnResponse)
+    calls.delete(b"t1", b"t2")
+    calls.compact(revision)
+
+
+def contents(calls: Calls, since: int) -> Contents:
+    """since: the compaction point; history is read from the revision after it."""
+    found = calls.everything()
+    newest = [
+        (kv.key, kv.value, kv.create_revision, kv.mod_revision, kv.version, kv.lease) for kv in found.kvs
+    ]
+    leases = {}
+    for each in calls("Lease/LeaseLeases", pb.LeaseLeasesRequest(), pb.LeaseLeasesResponse).leases:
+        request = pb.LeaseTimeToLiveRequest(ID=each.ID, keys=True)
+        status = calls("Lease/LeaseTimeToLive", request, pb.LeaseTimeToLiveResponse)
+        leases[each.ID] = (status.grantedTTL, sorted(status.keys))
+    history = []
+    for revision in range(since, found.header.revision + 1):
+        for kv in calls.everything(revision).kvs:
+            history.append(
+                (revision, kv.key, kv.value, kv.create_revision, kv.mod_revision, kv.version, kv.lease)
+            )
+    return Contents(found.header.revision, newest, history, leases)
+
+
+def etcdutl_path() -> str:
+    path = Path(etcdctl_path()).parent / "etcdutl"
+    return require_program(str(path) if path.exists() else None, "etcdutl")
+
+
+def run(program: Sequence[str], *words: str) -> subprocess.CompletedProcess[str]:
+    """etcdctl and etcdutl log to stderr; what counts is stdout and the status."""
+    environment = {**os.environ, "ETCDCTL_API": "3"}
+    return subprocess.run([*program, *words], capture_output=True, text=True, timeout=60, env=environment)
+
+
+def done(program: Sequence[str], *words: str) -> str:
+    finished = run(program, *words)
+    assert finished.returncode == 0, f"{words} ended with {finished.returncode}: {finished.stderr[-2000:]}"
+    return finished.stdout
+
+
+def restore(program: Sequence[str], snapshot: Path, member: Member, *more: str) -> None:
+    """Into the member's data directory, with the flags it will be started with."""
+    flags = [word for name in RESTORE_FLAGS for word in (f"--{name}", member.flag(name))]
+    done(program, "snapshot", "restore", str(snapshot), *flags, *more)
