@@ -225,7 +225,7 @@ _IGNORED_SWITCHES = frozenset(
 )
 _IGNORED_VALUES = frozenset(
     "wal-dir max-snapshots max-wals backend-bbolt-freelist-type backend-batch-interval backend-batch-limit"
-    " grpc-keepalive-min-time grpc-keepalive-interval grpc-keepalive-timeout v2-deprecation cors host-whitelist"
+    " grpc-keepalive-min-time grpc-keepalive-interval grpc-keepalive-timeout v2-deprecation"
     " metrics listen-metrics-urls logger log-outputs log-rotation-config-json"
     " self-signed-cert-validity cipher-suites max-concurrent-streams tls-min-version"
     " tls-max-version experimental-distributed-tracing-address experimental-distributed-tracing-service-name"

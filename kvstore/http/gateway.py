@@ -222,11 +222,13 @@ async def _listen(
         if call.ending is None and not call.cancelled:
             call.finish(refusal.status, refusal.text)
             handler.cancelled()
-    except OSError:
+    except (OSError, web.RequestPayloadError):
         call.abandon()
     except Exception as problem:
         log.error("a call over HTTP failed", method=binding.method, error=repr(problem))
-        call.finish(Status.INTERNAL, "internal error")
+        if call.ending is None:
+            call.finish(Status.INTERNAL, "internal error")
+            handler.cancelled()
 
 
 class _Sink(Sink):

@@ -12,6 +12,7 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, cast
 
+from kvstore import log
 from kvstore.http.access import AccessControl
 from kvstore.http.checks import Checks
 from kvstore.http.pages import HTML, JSON, Page, Query, Route, json_page
@@ -135,7 +136,12 @@ class _Waiting(asyncio.Protocol):
         self._lost = True
 
     async def _hand_over(self, transport: asyncio.Transport) -> None:
-        runner = await self._server.load()
+        try:
+            runner = await self._server.load()
+        except Exception as problem:
+            log.error("the HTTP side cannot be loaded", error=repr(problem))
+            transport.abort()
+            return
         if self._lost or runner.server is None:
             transport.abort()
             return

@@ -106,3 +106,16 @@ def test_durations() -> None:
     assert parse_duration("500ms") == 0.5
     with pytest.raises(ValueError, match="invalid duration"):
         parse_duration("5 apples")
+
+
+def test_who_may_call_over_http() -> None:
+    config = load([], {})
+    assert (config.cors, config.host_whitelist, config.enable_grpc_gateway) == (("*",), ("*",), True)
+    words = ["--cors=http://a:1, https://b", "--host-whitelist=a,b", "--enable-grpc-gateway=false"]
+    config = load(words, {})
+    assert config.cors == ("http://a:1", "https://b") and config.host_whitelist == ("a", "b")
+    assert not config.enable_grpc_gateway and config.ignored == ()
+    assert load(["--enable-grpc-gateway"], {"ETCD_CORS": "http://a"}).cors == ("http://a",)
+    for origin in ("a.example", "ftp://a", "http://a/path"):
+        with pytest.raises(FlagError, match="an origin has the form"):
+            load([f"--cors={origin}"], {})

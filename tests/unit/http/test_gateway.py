@@ -21,6 +21,7 @@ from kvstore.rpc import Methods, Status, StreamCall, StreamMethod, UnaryCall, Un
 
 MESSAGE_BYTES_MAX = 100_000
 RANGE, PUT, TXN, WATCH = (f"/etcdserverpb.{name}" for name in ("KV/Range", "KV/Put", "KV/Txn", "Watch/Watch"))
+BUG = 666  # what a stream fails at
 SNAPSHOT, COMPACT = "/etcdserverpb.Maintenance/Snapshot", "/etcdserverpb.KV/Compact"
 
 
@@ -34,7 +35,9 @@ class Stream:
         service.streams.put_nowait(self)
 
     def message(self, data: bytes) -> None:
-        self.heard.append(WatchRequest.FromString(data).cancel_request.watch_id)
+        watch_id = WatchRequest.FromString(data).cancel_request.watch_id
+        assert watch_id != BUG
+        self.heard.append(watch_id)
         self.said.put_nowait("message")
 
     def half_closed(self) -> None:
@@ -288,6 +291,12 @@ async def test_bad_json_before_the_stream_and_in_it(running: Running) -> None:
     assert (status, body["code"]) == (400, 3) and running.service.streams.empty()
     status, body = await running.post("/v3/watch", b'{"cancel_request":{}} {bad')
     assert (status, body["error"]["code"]) == (400, 3) and "ends within an object" in body["error"]["message"]
+    await (await running.stream()).until("cancelled")
+
+
+async def test_a_bug_in_a_stream_is_an_error_of_its_call_alone(running: Running) -> None:
+    status, body = await running.post("/v3/watch", b'{"cancel_request":{"watch_id":666}}')
+    assert (status, body["error"]["code"], body["error"]["message"]) == (500, 13, "internal error")
     await (await running.stream()).until("cancelled")
 
 

@@ -7,7 +7,7 @@ import json
 
 import pytest
 from google.protobuf.message import Message
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvstore.http.json_mapping import BadRequest, parse, to_json, to_message
@@ -138,12 +138,14 @@ def test_an_empty_message_that_is_set_stays() -> None:
     assert to_json(reply) == '{"succeeded":true,"responses":[{"response_txn":{"header":{}}}]}'
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40), st.binary(max_size=40), st.integers(-(1 << 63), (1 << 63) - 1), st.booleans())
 def test_what_is_written_is_read_back(key: bytes, value: bytes, lease: int, flag: bool) -> None:
     request = PutRequest(key=key, value=value, lease=lease, prev_kv=flag)
     assert to_message(parse(to_json(request).encode()), PutRequest) == request
 
 
+@settings(deadline=None)
 @given(st.text(max_size=12))
 def test_a_bytes_field_is_taken_whole_or_refused(text: str) -> None:
     """Never with characters left out, as b64decode does by itself."""

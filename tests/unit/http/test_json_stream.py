@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvstore.http.json_mapping import BadRequest
@@ -20,6 +20,7 @@ VALUES = st.recursive(
 OBJECTS = st.lists(st.dictionaries(st.text(max_size=3), VALUES, max_size=3), max_size=4)
 
 
+@settings(deadline=None)
 @given(OBJECTS, st.sampled_from(["", "\n", " \r\n\t"]), st.integers(1, 7))
 def test_any_cut_gives_the_same_objects(values: list[dict[str, Any]], between: str, size: int) -> None:
     body = (between.join(map(json.dumps, values)) + between).encode()
