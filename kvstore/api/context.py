@@ -53,6 +53,7 @@ class Context:
     now: Callable[[], float]
     call_later: Callable[[float, Callable[[], None]], object]
     tokens: Tokens | None = None  # None: simple ones
+    certificates: bool = False  # --client-cert-auth: a client's certificate names its user
     auth: AuthStore = field(init=False)
     guard: Guard = field(init=False)
     _prefix: bytes = b""
@@ -62,8 +63,7 @@ class Context:
     def __post_init__(self) -> None:
         self.auth = self.machine.auth
         tokens = self.tokens or simple_tokens(self.config, self.machine, self.now, SystemRandom())
-        certificates = getattr(self.config, "client_cert_auth", False)
-        self.guard = Guard(self.machine, self.driver, tokens, certificates=certificates)
+        self.guard = Guard(self.machine, self.driver, tokens, certificates=self.certificates)
         self._prefix = b"\x08" + varint(self.cluster_id) + b"\x10" + varint(self.member_id)
 
     def header(self, revision: int) -> bytes:

@@ -88,8 +88,15 @@ def _write(access: Access, key: bytes, range_end: bytes = b"") -> None:
 
 def _write_keys_of(access: Access, lessor: Lessor, lease_id: int) -> None:
     """Who may end a lease may delete its keys, and who hangs a key on it ties that key to them."""
-    for key in lessor.keys(lease_id):
-        _write(access, key)
+    lease = lessor.get(lease_id)
+    if lease is not None and not all(map(access.may_write, lease.keys)):
+        raise errors.PermissionDenied
+
+
+def _read_keys_of(access: Access, lessor: Lessor, lease_id: int) -> None:
+    lease = lessor.get(lease_id)
+    if lease is not None and not all(map(access.may_read, lease.keys)):
+        raise errors.PermissionDenied
 
 
 def _range(access: Access, lessor: Lessor, request: RangeRequest) -> None:
@@ -143,14 +150,12 @@ def _lease_end(access: Access, lessor: Lessor, request: LeaseRevokeRequest | Lea
 
 def _lease_time(access: Access, lessor: Lessor, request: LeaseTimeToLiveRequest) -> None:
     if request.keys:
-        for key in lessor.keys(request.ID):
-            _read(access, key)
+        _read_keys_of(access, lessor, request.ID)
 
 
 def _leases(access: Access, lessor: Lessor, request: LeaseLeasesRequest) -> None:
     for lease_id in lessor.leases():
-        for key in lessor.keys(lease_id):
-            _read(access, key)
+        _read_keys_of(access, lessor, lease_id)
 
 
 def _alarm(access: Access, lessor: Lessor, request: AlarmRequest) -> None:
