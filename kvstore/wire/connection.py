@@ -534,6 +534,7 @@ class Connection:
             stream.window -= size
             stream.pending_bytes -= size
             self._queued_bytes -= size
+            self._ping_strikes = 0
             self._emit(FRAME.pack(size >> 8, size & 0xFF, h2.DATA, 0, stream.number) + piece)
         if pending:
             return False
