@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import http.client
 import json
 import re
@@ -42,11 +41,9 @@ def call(
     path: str,
     body: str | bytes = "",
     verb: str = "POST",
-    *,
-    timeout_s: float = 15,
     **headers: str,
 ) -> Answer:
-    connection = http.client.HTTPConnection(cluster.endpoints[0], timeout=timeout_s)
+    connection = http.client.HTTPConnection(cluster.endpoints[0], timeout=15)
     try:
         connection.request(verb, path, body, {name.replace("_", "-"): text for name, text in headers.items()})
         answer = connection.getresponse()
@@ -74,12 +71,7 @@ def masked(value: Any) -> Any:
 def both(
     servers: tuple[Cluster, Cluster], path: str, body: str | bytes = "", **more: str
 ) -> tuple[Answer, Answer]:
-    """etcd 3.5.1 now and then never answers the promotion of a member it does not know: it is asked again."""
-    if path.endswith("/member/promote"):
-        for _ in range(5):
-            with contextlib.suppress(TimeoutError):
-                return call(servers[0], path, body, timeout_s=2), call(servers[1], path, body)
-    reference, ours = (call(cluster, path, body, "POST", timeout_s=15, **more) for cluster in servers)
+    reference, ours = (call(cluster, path, body, **more) for cluster in servers)
     return reference, ours
 
 
