@@ -36,7 +36,13 @@ def servers() -> Iterator[tuple[Cluster, Cluster]]:
         yield reference, ours
 
 
-def call(cluster: Cluster, path: str, body: str | bytes = "", verb: str = "POST", **headers: str) -> Answer:
+def call(
+    cluster: Cluster,
+    path: str,
+    body: str | bytes = "",
+    verb: str = "POST",
+    **headers: str,
+) -> Answer:
     connection = http.client.HTTPConnection(cluster.endpoints[0], timeout=15)
     try:
         connection.request(verb, path, body, {name.replace("_", "-"): text for name, text in headers.items()})
