@@ -248,6 +248,10 @@ class WatchStream:
             return
         if watch.progress_at is not None:
             watch.progress_at = self._service.progress_after(self._context.now())
+        if watcher.behind:
+            # As etcd: of a stretch of history the header tells how far the store is. Clients take a revision
+            # below that of `created` for a store that was set back.
+            revision = self._context.machine.revision
         if watch.fragment and len(encoded) > self._fragment_bytes:
             pieces = list(_fragments(encoded, self._fragment_bytes))
             for piece in pieces[:-1]:
