@@ -16,6 +16,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from kvstore.backup import users
 from kvstore.etcd_db import schema
 from kvstore.etcd_db.pages import BadDatabase
 from kvstore.etcd_db.reader import Bucket, Database
@@ -102,6 +103,7 @@ class _Loading:
         loaded.revision = max(loaded.revision, loaded.compact_revision)
         leases = self._leases()
         self._count_and_attach(leases)
+        self._users()
         loaded.alarms = sum(1 for _ in self._items(schema.ALARM))
         loaded.members = sum(1 for _ in self._items(schema.MEMBERS))
         return loaded
@@ -171,6 +173,12 @@ class _Loading:
         self._store([], operations)
         self.loaded.leases = len(leases)
         return leases
+
+    def _users(self) -> None:
+        found = users.inward(*map(self._items, (schema.AUTH, schema.AUTH_ROLES, schema.AUTH_USERS)))
+        self._store([], found.operations)
+        loaded = self.loaded
+        loaded.users, loaded.roles, loaded.auth_enabled = found.users, found.roles, found.enabled
 
     def _count_and_attach(self, leases: set[int]) -> None:
         """A key hangs on the lease that its newest version names, if there is one, as when etcd starts. Its

@@ -6,24 +6,20 @@ from dataclasses import dataclass, field
 
 from kvstore.backup.sides import Side
 from kvstore.client.errors import ClientError, PermissionDenied, Unauthenticated, Unimplemented
-from kvstore.client.methods import Method
+from kvstore.client.methods import (
+    ROLE_ADD,
+    ROLE_GET,
+    ROLE_GRANT_PERMISSION,
+    ROLE_LIST,
+    USER_ADD,
+    USER_GET,
+    USER_GRANT_ROLE,
+    USER_LIST,
+)
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.pb.authpb_pb2 import Permission
 
-ROLES = Method("/etcdserverpb.Auth/RoleList", pb.AuthRoleListRequest, pb.AuthRoleListResponse)
-ROLE = Method("/etcdserverpb.Auth/RoleGet", pb.AuthRoleGetRequest, pb.AuthRoleGetResponse)
-ROLE_ADD = Method("/etcdserverpb.Auth/RoleAdd", pb.AuthRoleAddRequest, pb.AuthRoleAddResponse)
-ROLE_GRANT = Method(
-    "/etcdserverpb.Auth/RoleGrantPermission",
-    pb.AuthRoleGrantPermissionRequest,
-    pb.AuthRoleGrantPermissionResponse,
-)
-USERS = Method("/etcdserverpb.Auth/UserList", pb.AuthUserListRequest, pb.AuthUserListResponse)
-USER = Method("/etcdserverpb.Auth/UserGet", pb.AuthUserGetRequest, pb.AuthUserGetResponse)
-USER_ADD = Method("/etcdserverpb.Auth/UserAdd", pb.AuthUserAddRequest, pb.AuthUserAddResponse)
-USER_GRANT = Method(
-    "/etcdserverpb.Auth/UserGrantRole", pb.AuthUserGrantRoleRequest, pb.AuthUserGrantRoleResponse
-)
+ROOT = "root"
 
 
 @dataclass
@@ -42,18 +38,15 @@ async def copy_auth(source: Side, target: Side) -> Copied:
     ask, tell = source.client.caller.read, target.client.caller.read
     try:
         roles = {
-            name: (await ask(ROLE, pb.AuthRoleGetRequest(role=name))).perm for name in await _roles(source)
+            name: (await ask(ROLE_GET, pb.AuthRoleGetRequest(role=name))).perm
+            for name in await _roles(source)
         }
         users = {
-            name: (await ask(USER, pb.AuthUserGetRequest(name=name))).roles for name in await _users(source)
+            name: (await ask(USER_GET, pb.AuthUserGetRequest(name=name))).roles
+            for name in await _users(source)
         }
     except (PermissionDenied, Unauthenticated, Unimplemented) as problem:
         found.problem = f"the source does not tell its users and roles: {problem.message}"
-        return found
-    except ClientError as problem:
-        if "user name is empty" not in problem.message:
-            raise
-        found.problem = "the source has authentication on and tells its users to root alone"
         return found
     if not roles and not users:
         return found
@@ -62,10 +55,10 @@ async def copy_auth(source: Side, target: Side) -> Copied:
         for name, permissions in roles.items():
             if name not in there:
                 await tell(ROLE_ADD, pb.AuthRoleAddRequest(name=name))
-            for permission in permissions:
+            for permission in permissions if name != ROOT else ():  # which permits everything, said or not
                 perm = Permission()
                 perm.CopyFrom(permission)
-                await tell(ROLE_GRANT, pb.AuthRoleGrantPermissionRequest(name=name, perm=perm))
+                await tell(ROLE_GRANT_PERMISSION, pb.AuthRoleGrantPermissionRequest(name=name, perm=perm))
             found.roles.append(name)
         there = set(await _users(target))
         for name, granted in users.items():
@@ -75,15 +68,15 @@ async def copy_auth(source: Side, target: Side) -> Copied:
                 await tell(USER_ADD, request)
                 found.users.append(name)
             for role in granted:
-                await tell(USER_GRANT, pb.AuthUserGrantRoleRequest(user=name, role=role))
+                await tell(USER_GRANT_ROLE, pb.AuthUserGrantRoleRequest(user=name, role=role))
     except ClientError as problem:
         found.problem = f"the target did not take them: {problem.message}"
     return found
 
 
 async def _roles(side: Side) -> list[str]:
-    return list((await side.client.caller.read(ROLES, pb.AuthRoleListRequest())).roles)
+    return list((await side.client.caller.read(ROLE_LIST, pb.AuthRoleListRequest())).roles)
 
 
 async def _users(side: Side) -> list[str]:
-    return list((await side.client.caller.read(USERS, pb.AuthUserListRequest())).users)
+    return list((await side.client.caller.read(USER_LIST, pb.AuthUserListRequest())).users)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from kvstore.backup import users
 from kvstore.etcd_db import schema
 from kvstore.pb.etcdserverpb_pb2 import AlarmMember
 from kvstore.pb.internal_pb2 import LeaseRecord, MemberRecord
@@ -42,9 +43,10 @@ def buckets(reader: Reader) -> Iterator[Bucket]:
     """Name and items of every bucket, all in key order. Items are read as they are asked for."""
     applied = tables.load_applied(reader)
     yield schema.ALARM, _alarms(reader)
-    yield schema.AUTH, ()
-    yield schema.AUTH_ROLES, ()
-    yield schema.AUTH_USERS, ()
+    auth, roles, accounts = users.outward(reader)
+    yield schema.AUTH, auth
+    yield schema.AUTH_ROLES, roles
+    yield schema.AUTH_USERS, accounts
     yield schema.CLUSTER, ((schema.CLUSTER_VERSION, CLUSTER_VERSION.encode()),)
     yield schema.KEY, _versions(reader, applied)
     yield schema.LEASE, _leases(reader)

@@ -40,6 +40,7 @@ _WORDS = {"copy": "Copying", "follow": "Following", "compare": "Comparing"}
 @click.option("--from-cacert", metavar="FILE", default="", help="Trust the source's servers by this CA.")
 @click.option("--from-cert", metavar="FILE", default="", help="Certificate to show to the source.")
 @click.option("--from-key", metavar="FILE", default="", help="Private key of --from-cert.")
+@click.option("--from-user", metavar="NAME[:PASSWORD]", default="", help="Who to be at the source: root.")
 @restore_flags
 @click.pass_obj
 def migrate(settings: Settings, /, arguments: tuple[str, ...], source: str | None, **flags: Any) -> None:
@@ -77,6 +78,8 @@ def _live(settings: Settings, source: str, flags: dict[str, Any]) -> None:
         cacert=flags["from_cacert"],
         cert=flags["from_cert"],
         key=flags["from_key"],
+        user=flags["from_user"],
+        password="",
     )
 
     async def do(target: Client) -> bool:
@@ -100,9 +103,14 @@ async def _move(source: Client, target: Client, flags: dict[str, Any]) -> bool:
     from kvstore.backup.live import Migration, MigrationFailed
     from kvstore.backup.live_auth import copy_auth
     from kvstore.backup.sides import Side
+    from kvstore.client.errors import NoUserName
 
     here, there = Side(source), Side(target)
-    ours, theirs = await here.header(), await there.header()
+    try:
+        ours = await here.header()
+    except NoUserName:
+        raise MigrationFailed("the source asks who you are: --from-user root:PASSWORD") from None
+    theirs = await there.header()
     if ours.cluster_id == theirs.cluster_id:
         raise MigrationFailed(f"source and target are one cluster, {ours.cluster_id:x}")
     path = flags["state"] or f"migrate-{ours.cluster_id:x}-{theirs.cluster_id:x}.json"

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 
 from kvstore.pb import etcdserverpb_pb2 as pb
+from kvstore.pb.authpb_pb2 import Permission
 from tests.conformance.etcd_process import Member, etcdctl_path, require_program
 
 RESTORE_FLAGS = (
@@ -34,6 +36,8 @@ class Contents:
     newest: list[tuple[bytes, bytes, int, int, int, int]]
     history: list[tuple[int, bytes, bytes, int, int, int, int]]
     leases: dict[int, tuple[int, list[bytes]]]
+    users: dict[str, list[str]]
+    roles: dict[str, bytes]
 
 
 class Calls:
@@ -101,7 +105,15 @@ class Calls:
 
 
 def populate(calls: Calls) -> None:
-    """A bit of everything that a history can hold, and a compaction in its middle."""
+    """A bit of everything that a history can hold, and a compaction in its middle; users and roles."""
+    for name in ("root", "reader"):
+        calls("Auth/RoleAdd", pb.AuthRoleAddRequest(name=name), pb.AuthRoleAddResponse)
+        user = pb.AuthUserAddRequest(name=name, password=f"of {name}")
+        calls("Auth/UserAdd", user, pb.AuthUserAddResponse)
+        granted = pb.AuthUserGrantRoleRequest(user=name, role=name)
+        calls("Auth/UserGrantRole", granted, pb.AuthUserGrantRoleResponse)
+    grant = pb.AuthRoleGrantPermissionRequest(name="reader", perm=Permission(key=b"k", range_end=b"l"))
+    calls("Auth/RoleGrantPermission", grant, pb.AuthRoleGrantPermissionResponse)
     for lease_id, ttl in LEASES.items():
         calls("Lease/LeaseGrant", pb.LeaseGrantRequest(ID=lease_id, TTL=ttl), pb.LeaseGrantResponse)
     for number in range(40):
@@ -139,7 +151,29 @@ def contents(calls: Calls, since: int) -> Contents:
             history.append(
                 (revision, kv.key, kv.value, kv.create_revision, kv.mod_revision, kv.version, kv.lease)
             )
-    return Contents(found.header.revision, newest, history, leases)
+    users = {}
+    for name in calls("Auth/UserList", pb.AuthUserListRequest(), pb.AuthUserListResponse).users:
+        got = calls("Auth/UserGet", pb.AuthUserGetRequest(name=name), pb.AuthUserGetResponse)
+        users[name] = list(got.roles)
+    roles = {}
+    for name in calls("Auth/RoleList", pb.AuthRoleListRequest(), pb.AuthRoleListResponse).roles:
+        role = calls("Auth/RoleGet", pb.AuthRoleGetRequest(role=name), pb.AuthRoleGetResponse)
+        role.ClearField("header")
+        if name == "root":
+            role.Clear()  # releases differ in what they say of it; it permits everything
+        roles[name] = role.SerializeToString()
+    return Contents(found.header.revision, newest, history, leases, users, roles)
+
+
+def assert_passwords(calls: Calls) -> None:
+    """Those that populate() gave are right, and no others: turns authentication on."""
+    calls("Auth/AuthEnable", pb.AuthEnableRequest(), pb.AuthEnableResponse)
+    for name in ("root", "reader"):
+        login = pb.AuthenticateRequest(name=name, password=f"of {name}")
+        assert calls("Auth/Authenticate", login, pb.AuthenticateResponse).token
+        login.password = "another"
+        with pytest.raises(grpc.RpcError, match="invalid user ID or password"):
+            calls("Auth/Authenticate", login, pb.AuthenticateResponse)
 
 
 def etcdutl_path() -> str:

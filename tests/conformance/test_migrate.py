@@ -14,7 +14,7 @@ import pytest
 from kvstore.pb import etcdserverpb_pb2 as pb
 from tests.cluster.harness import wait_for
 from tests.conformance.etcd_process import clean_environment, running_cluster
-from tests.conformance.snapshots import KVCTL, Calls, populate
+from tests.conformance.snapshots import KVCTL, Calls, contents, populate
 
 LIMIT_S = 30
 
@@ -97,6 +97,11 @@ def test_copied_then_followed_until_told_to_stop(pair: Pair) -> None:
     out, errors = process.communicate(timeout=LIMIT_S)
     assert (process.returncode, errors) == (0, ""), out
     assert out.endswith("Equal: keys, values and leases.\n")
+    assert "2 roles, 2 users: reader, root" in out
+    users = [
+        contents(calls, calls.everything().header.revision).users for calls in (pair.source, pair.target)
+    ]
+    assert users[0] == users[1]
     assert not pair.state.exists()
     pair.assert_equal()
 

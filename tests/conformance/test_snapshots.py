@@ -26,6 +26,7 @@ from tests.conformance.snapshots import (
     KVCTL,
     Calls,
     Contents,
+    assert_passwords,
     contents,
     done,
     etcdutl_path,
@@ -127,6 +128,7 @@ def test_restored_it_serves_the_same(saved: Saved, server: Server) -> None:
         assert contents(calls, saved.compact_revision) == saved.contents
         calls.put(b"after", b"it")
         assert calls.everything().header.revision == saved.contents.revision + 1
+        assert_passwords(calls)
         calls.close()
 
 

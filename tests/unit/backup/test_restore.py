@@ -11,14 +11,16 @@ import pytest
 from kvstore.backup.restore import BUMP_REVISIONS, Choices, RestoreFailed, configuration, restore
 from kvstore.errors import Compacted
 from kvstore.etcd_db import schema
+from kvstore.etcd_db.reader import Database
 from kvstore.etcd_db.writer import Items, write_database
+from kvstore.pb.authpb_pb2 import Permission, Role, User
 from kvstore.pb.etcdserverpb_pb2 import RangeRequest
 from kvstore.pb.leasepb_pb2 import Lease
 from kvstore.pb.mvccpb_pb2 import KeyValue
 from kvstore.replication.disk import RealDisk
 from kvstore.replication.recovery import recover
-from tests.unit.backup.carried import AS_IT_WAS, restored
-from tests.unit.state.harness import open_machine
+from tests.unit.backup.carried import AS_IT_WAS, export, restored
+from tests.unit.state.harness import Replica, open_machine
 
 CLUSTER = "n1=http://127.0.0.1:1,n2=http://127.0.0.1:2"
 
@@ -31,10 +33,27 @@ def version(main: int, key: bytes, **fields: int) -> tuple[bytes, bytes]:
 
 
 def etcd_file(
-    path: Path, *versions: tuple[bytes, bytes], leases: Items = (), meta: Items = (), digest: bool = True
+    path: Path,
+    *versions: tuple[bytes, bytes],
+    leases: Items = (),
+    meta: Items = (),
+    auth: Items = (),
+    roles: Items = (),
+    users: Items = (),
+    digest: bool = True,
 ) -> Path:
     with path.open("wb") as file:
-        write_database(file, [(schema.KEY, versions), (schema.LEASE, leases), (schema.META, meta)])
+        write_database(
+            file,
+            [
+                (schema.AUTH, auth),
+                (schema.AUTH_ROLES, roles),
+                (schema.AUTH_USERS, users),
+                (schema.KEY, versions),
+                (schema.LEASE, leases),
+                (schema.META, meta),
+            ],
+        )
     if digest:
         data = path.read_bytes()
         path.write_bytes(data + hashlib.sha256(data).digest())
@@ -151,6 +170,50 @@ def test_a_file_of_other_contents_is_refused(tmp_path: Path) -> None:
     path = etcd_file(tmp_path / "lease.db", leases=[lease])
     with pytest.raises(RestoreFailed, match="lease 5"):
         restored(path, tmp_path / "to")
+
+
+def test_users_and_roles_come_over_and_go_out_again(tmp_path: Path) -> None:
+    """Passwords as they are: bcrypt's hashes on both sides. A name may be longer than LMDB's keys."""
+    long = "u" * 600
+    read = Permission(permType=Permission.READ, key=b"a", range_end=b"b")
+    roles = [
+        (name, Role(name=name, keyPermission=[read] * (name != b"root")).SerializeToString())
+        for name in (b"reader", b"root")
+    ]
+    users = [
+        (name.encode(), User(name=name.encode(), password=b"$2a$10$hash", roles=[role]).SerializeToString())
+        for name, role in (("root", "root"), (long, "reader"))
+    ]
+    auth = [(schema.AUTH_ENABLED, b"\1"), (schema.AUTH_REVISION, schema.U64.pack(9))]
+    path = etcd_file(tmp_path / "x.db", auth=auth, roles=roles, users=users)
+    made, machine = restored(path, tmp_path / "to")
+    assert (made.loaded.users, made.loaded.roles, made.loaded.auth_enabled) == (
+        ["root", long],
+        ["reader", "root"],
+        True,
+    )
+    assert (machine.auth.enabled, machine.auth.revision) == (True, 9)
+    assert machine.auth.users[long].user.password == b"$2a$10$hash"
+    access = machine.auth.access(long)
+    assert access is not None
+    assert not access.is_root
+    assert access.roles == {"reader"}
+    machine.flush_and_close()
+    again = Replica(str(tmp_path / "to" / "member" / "db"))
+    out = export(again, tmp_path / "again.db")
+    with Database(str(path)) as before, Database(str(out)) as after:
+        for name in (schema.AUTH, schema.AUTH_ROLES, schema.AUTH_USERS):
+            one, other = before.bucket(name), after.bucket(name)
+            assert one is not None
+            assert other is not None
+            assert list(one) == list(other)
+    again.machine.abandon()
+    for wrong in (
+        [(b"a", User(name=b"b").SerializeToString())],
+        [(b"\xff", User(name=b"\xff").SerializeToString())],
+    ):
+        with pytest.raises(RestoreFailed, match=r"is stored as|is no name"):
+            restored(etcd_file(tmp_path / "wrong.db", users=wrong), tmp_path / "nowhere")
 
 
 def test_etcds_own_peculiarities(tmp_path: Path) -> None:
