@@ -19,9 +19,11 @@ from google.protobuf.message import DecodeError
 from kvstore.etcd_db import schema
 from kvstore.etcd_db.pages import BadDatabase
 from kvstore.etcd_db.reader import Bucket, Database
-from kvstore.pb.internal_pb2 import LeaseRecord
+from kvstore.pb.authpb_pb2 import Role, User
+from kvstore.pb.internal_pb2 import LeaseRecord, UserRecord
 from kvstore.pb.leasepb_pb2 import Lease
 from kvstore.pb.mvccpb_pb2 import KeyValue
+from kvstore.state.auth import STATE, STATE_KEY, role_place, user_place
 from kvstore.state.reader import Reader
 from kvstore.state.records import (
     ANCHOR_AT,
@@ -34,7 +36,7 @@ from kvstore.state.records import (
     REVISION,
     SUB_MAX,
 )
-from kvstore.state.storage_process import LEASE_KEYS, LEASES, commit, encode_frame
+from kvstore.state.storage_process import AUTH, LEASE_KEYS, LEASES, commit, encode_frame
 from kvstore.state.tables import attachment, lease_place
 
 BATCH_RECORDS = 20_000
@@ -100,6 +102,7 @@ class _Loading:
         self._versions()
         # The versions of the last revisions may all be gone by compaction; the revision is not (etcd 17780).
         loaded.revision = max(loaded.revision, loaded.compact_revision)
+        self._auth()
         leases = self._leases()
         self._count_and_attach(leases)
         loaded.alarms = sum(1 for _ in self._items(schema.ALARM))
@@ -151,6 +154,28 @@ class _Loading:
             self._done_bytes += len(frame)
             self._progress(self._done_bytes)
 
+    def _auth(self) -> None:
+        """No token of the source counts here: which password it was given for is not known."""
+        loaded, state = self.loaded, dict(self._items(schema.AUTH))
+        stored = state.get(schema.AUTH_REVISION, schema.U64.pack(1))
+        if len(stored) != schema.U64.size:
+            raise BadDatabase(f"{stored[:64]!r} is no auth revision")
+        (revision,) = schema.U64.unpack(stored)
+        loaded.auth_enabled = state.get(schema.AUTH_ENABLED) == b"\x01"
+        operations: dict[tuple[int, bytes], bytes | None] = {
+            (AUTH, STATE_KEY): STATE.pack(loaded.auth_enabled, revision, revision)
+        }
+        for _, value in self._items(schema.AUTH_ROLES):
+            name = _name(Role.FromString(value).name)
+            loaded.roles.append(name)
+            operations[AUTH, role_place(name)] = value
+        for _, value in self._items(schema.AUTH_USERS):
+            user = User.FromString(value)
+            loaded.users.append(_name(user.name))
+            record = UserRecord(user=user, changed_revision=revision)
+            operations[AUTH, user_place(loaded.users[-1])] = record.SerializeToString()
+        self._store([], operations)
+
     def _leases(self) -> set[int]:
         operations: dict[tuple[int, bytes], bytes | None] = {}
         leases: set[int] = set()
@@ -194,6 +219,13 @@ class _Loading:
         finally:
             reader.close()
         self._store([], operations)
+
+
+def _name(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise BadDatabase(f"{raw[:64]!r} is no user's or role's name") from None
 
 
 def _links(before: bytes | None, tombstone: bool) -> bytes:

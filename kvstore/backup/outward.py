@@ -18,6 +18,7 @@ from kvstore.pb.internal_pb2 import LeaseRecord, MemberRecord
 from kvstore.pb.leasepb_pb2 import Lease
 from kvstore.pb.mvccpb_pb2 import KeyValue
 from kvstore.state import tables
+from kvstore.state.auth import AuthStore
 from kvstore.state.reader import Reader
 from kvstore.state.records import (
     FLAGS_AT,
@@ -42,9 +43,12 @@ def buckets(reader: Reader) -> Iterator[Bucket]:
     """Name and items of every bucket, all in key order. Items are read as they are asked for."""
     applied = tables.load_applied(reader)
     yield schema.ALARM, _alarms(reader)
-    yield schema.AUTH, ()
-    yield schema.AUTH_ROLES, ()
-    yield schema.AUTH_USERS, ()
+    auth = AuthStore()
+    auth.load(reader)
+    yield schema.AUTH, _auth(auth)
+    yield schema.AUTH_ROLES, sorted((role.name, role.SerializeToString()) for role in auth.roles.values())
+    users = (record.user for record in auth.users.values())
+    yield schema.AUTH_USERS, sorted((user.name, user.SerializeToString()) for user in users)
     yield schema.CLUSTER, ((schema.CLUSTER_VERSION, CLUSTER_VERSION.encode()),)
     yield schema.KEY, _versions(reader, applied)
     yield schema.LEASE, _leases(reader)
@@ -87,6 +91,11 @@ def _key_alone(own: bytes, rest: Buffer) -> bytes:
 def _alarms(reader: Reader) -> Iterator[tuple[bytes, bytes]]:
     found = (AlarmMember(memberID=a.memberID, alarm=a.alarm) for a in tables.load_alarms(reader))
     return iter(sorted((alarm.SerializeToString(), b"") for alarm in found))
+
+
+def _auth(auth: AuthStore) -> Iterator[tuple[bytes, bytes]]:
+    yield schema.AUTH_ENABLED, bytes((auth.enabled,))
+    yield schema.AUTH_REVISION, schema.U64.pack(auth.revision)
 
 
 def _leases(reader: Reader) -> Iterator[tuple[bytes, bytes]]:

@@ -33,6 +33,8 @@ from kvstore.state.auth import ROOT, STATE, STATE_KEY, AuthStore, Identity, role
 from kvstore.state.overlay import Overlay
 from kvstore.state.storage_process import AUTH
 
+NAME_BYTES_MAX = 32 << 10
+"""What etcd's own database has room for, which a snapshot is written as."""
 _KINDS = (Permission.READ, Permission.WRITE, Permission.READWRITE)
 
 
@@ -108,6 +110,8 @@ class AuthCommands:
         request = AuthUserAddRequest.FromString(payload)
         if not request.name:
             raise errors.NoUserName
+        if len(request.name.encode()) > NAME_BYTES_MAX:
+            raise errors.RequestTooLarge
         if request.name in self._auth.users:
             raise errors.UserExists
         no_password = request.options.no_password
@@ -178,6 +182,8 @@ class AuthCommands:
         name = AuthRoleAddRequest.FromString(payload).name
         if not name:
             raise errors.NoRoleName
+        if len(name.encode()) > NAME_BYTES_MAX:
+            raise errors.RequestTooLarge
         if name in self._auth.roles:
             raise errors.RoleExists
         self._auth.roles[name] = Role(name=name.encode())

@@ -13,12 +13,15 @@ from kvstore.commands import Kind
 from kvstore.etcd_db import schema
 from kvstore.etcd_db.reader import Bucket, Database
 from kvstore.etcd_db.status import hash_of
+from kvstore.pb.authpb_pb2 import Permission
 from kvstore.pb.etcdserverpb_pb2 import AlarmRequest, AlarmType, Member, RangeRequest, RangeResponse
 from kvstore.pb.internal_pb2 import Announce, MemberRecord
 from kvstore.pb.leasepb_pb2 import Lease
+from kvstore.state.auth import Identity
 from kvstore.state.machine import StateMachine
 from raft import ConfState, membership
 from tests.unit.backup.carried import export, hashed, restored
+from tests.unit.state.administered import Administered
 from tests.unit.state.harness import Replica
 
 KEYS = [b"a", b"b", b"c", b"k" * 500, b"k" * 501, b"k" * 501 + b"1", b"k" * 2000]
@@ -102,6 +105,30 @@ def test_any_history_comes_back(tmp_path: Path, script: list[tuple[str, bytes, i
     again = Replica(str(folder / "to" / "member" / "db"))
     for name in (schema.KEY, schema.LEASE):
         assert bucket(export(again, folder / f"{name.decode()}.db"), name) == bucket(path, name)
+    replica.machine.abandon()
+    again.machine.abandon()
+
+
+def test_users_and_roles_come_back_with_their_passwords_and_no_token(tmp_path: Path) -> None:
+    (tmp_path / "from").mkdir()
+    replica = Administered(str(tmp_path / "from"))
+    replica.role("r", Permission(permType=Permission.READ, key=b"a", range_end=b"b"))
+    replica.user("u", "r")
+    replica.user("x" * 600, "r")
+    replica.enable()
+    path = export(replica, tmp_path / "one.db")
+    made, machine = restored(path, tmp_path / "to")
+    before, after = replica.machine.auth, machine.auth
+    assert (after.enabled, after.revision, after.roles) == (True, before.revision, before.roles)
+    assert {name: record.user for name, record in after.users.items()} == {
+        name: record.user for name, record in before.users.items()
+    }
+    assert not after.holds(Identity("u", before.revision - 1)) and after.holds(Identity("u", before.revision))
+    assert (made.loaded.auth_enabled, sorted(made.loaded.users)) == (True, ["root", "u", "x" * 600])
+    machine.flush_and_close()
+    again = Replica(str(tmp_path / "to" / "member" / "db"))
+    for name in (schema.AUTH, schema.AUTH_ROLES, schema.AUTH_USERS):
+        assert bucket(export(again, tmp_path / f"{name.decode()}.db"), name) == bucket(path, name) != {}
     replica.machine.abandon()
     again.machine.abandon()
 
