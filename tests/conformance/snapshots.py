@@ -73,9 +73,14 @@ class Calls:
     def hash(self) -> int:
         return int(self("Maintenance/Hash", pb.HashRequest(), pb.HashResponse).hash)
 
-    def add_learner(self, peer_url: str) -> pb.ResponseHeader:
+    def add_learner(self, peer_url: str) -> pb.ResponseHeader | None:
+        """None while the cluster does not take it yet: its members have hardly met."""
         request = pb.MemberAddRequest(peerURLs=[peer_url], isLearner=True)
-        return self("Cluster/MemberAdd", request, pb.MemberAddResponse).header  # type: ignore[no-any-return]
+        try:
+            return self("Cluster/MemberAdd", request, pb.MemberAddResponse).header  # type: ignore[no-any-return]
+        except grpc.RpcError as problem:
+            assert "unhealthy" in str(problem) or "not enough started" in str(problem), problem
+            return None
 
     def compacted_watch(self, revision: int) -> int:
         """The compaction revision that a watch from there is ended with."""

@@ -15,6 +15,7 @@ from kvstore.cli.main import main as kvctl
 from kvstore.demo.processes import free_ports
 from kvstore.etcd_db.reader import Bucket, Database
 from kvstore.etcd_db.status import hash_of
+from tests.cluster.harness import wait_for
 from tests.conformance.etcd_process import (
     Member,
     Server,
@@ -141,7 +142,7 @@ def test_three_members_restored_alike_and_one_that_joins(saved: Saved, tmp_path:
     with running_cluster("kvstore", size=3, prepare=lambda each: restore(KVCTL, saved.path, each)) as cluster:
         members = [Calls(endpoint) for endpoint in cluster.endpoints]
         peer_url = f"http://127.0.0.1:{peer_port}"
-        joined = members[0].add_learner(peer_url)
+        joined = wait_for(lambda: members[0].add_learner(peer_url), "a member is added")
         flags = cluster.members[0].flag("initial-cluster") + f",m4={peer_url}"
         client_url = f"http://127.0.0.1:{port}"
         command = [
@@ -161,7 +162,8 @@ def test_three_members_restored_alike_and_one_that_joins(saved: Saved, tmp_path:
                 found = calls.everything()
                 assert [(kv.key, kv.value) for kv in found.kvs] == expected
                 assert (found.header.revision, found.header.cluster_id) == (revision, joined.cluster_id)
-            assert len({calls.hash() for calls in members}) == 1
+            # It covers who the members are: once all have heard that the fourth is there, they agree.
+            wait_for(lambda: len({calls.hash() for calls in members}) == 1, "equal members hash equally")
             with pytest.raises(grpc.RpcError, match="compacted"):
                 members[1].everything(saved.contents.revision)
             assert members[2].compacted_watch(saved.contents.revision) == revision
