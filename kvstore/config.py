@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from kvstore.tls import settings as tls
+from kvstore.tls.settings import TlsSettings
+
 
 class FlagError(ValueError):
     """The command line itself cannot be read: exit status 2, as etcd's."""
@@ -61,6 +64,8 @@ class Config:
     auth_token: str  # "simple", or "jwt" and its options: kvstore/api/tokens.py reads them
     auth_token_ttl_s: int  # of a simple token that is not used
     bcrypt_cost: int
+    client_tls: TlsSettings
+    peer_tls: TlsSettings
     cors: tuple[str, ...] = ("*",)  # origins a browser may call from
     host_whitelist: tuple[str, ...] = ("*",)  # names a request without TLS may ask for
     enable_grpc_gateway: bool = True
@@ -118,8 +123,6 @@ def _url(text: str) -> Url:
         raise ValueError(f'URL address does not have the form "host:port": {text}')
     if parts.path not in ("", "/") or parts.query:
         raise ValueError(f"URL must not contain a path: {text}")
-    if parts.scheme == "https":
-        raise ValueError(f"TLS is not supported yet: {text}")
     return Url(parts.scheme, parts.hostname or "", port)
 
 
@@ -173,6 +176,17 @@ def _one_of(*allowed: str) -> Callable[[str], str]:
     return parse
 
 
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _years(text: str) -> int:
+    years = int(text)
+    if not 0 <= years <= 1000:
+        raise ValueError("must be a number of years, at most 1000")
+    return years
+
+
 @dataclass(frozen=True)
 class Flag:
     default: str
@@ -213,13 +227,15 @@ FLAGS: dict[str, Flag] = {
     "log-level": Flag("info", _one_of("debug", "info", "warn", "error", "panic", "fatal"), "log threshold"),
     "log-format": Flag("json", _one_of("json", "console"), "json or console"),
 }
+_KINDS: dict[str, Callable[[str], Any]] = {"text": str, "switch": _switch, "list": _list, "years": _years}
+FLAGS |= {name: Flag(default, _KINDS[kind], text) for name, (kind, default, text) in tls.FLAGS.items()}
 
 _IGNORED_SWITCHES = frozenset(
     "initial-election-tick-advance socket-reuse-port socket-reuse-address pre-vote"
     " enable-v2 enable-pprof enable-log-rotation debug"
     " experimental-enable-distributed-tracing experimental-initial-corrupt-check"
     " experimental-enable-lease-checkpoint experimental-enable-lease-checkpoint-persist"
-    " experimental-peer-skip-client-san-verification experimental-txn-mode-write-with-shared-buffer"
+    " experimental-txn-mode-write-with-shared-buffer"
     " experimental-memory-mlock experimental-compact-hash-check-enabled"
     " experimental-stop-grpc-service-on-defrag unsafe-no-fsync".split()
 )
@@ -227,8 +243,8 @@ _IGNORED_VALUES = frozenset(
     "wal-dir max-snapshots max-wals backend-bbolt-freelist-type backend-batch-interval backend-batch-limit"
     " grpc-keepalive-min-time grpc-keepalive-interval grpc-keepalive-timeout v2-deprecation"
     " metrics listen-metrics-urls logger log-outputs log-rotation-config-json"
-    " self-signed-cert-validity cipher-suites max-concurrent-streams tls-min-version"
-    " tls-max-version experimental-distributed-tracing-address experimental-distributed-tracing-service-name"
+    " max-concurrent-streams client-cert-file client-key-file"
+    " experimental-distributed-tracing-address experimental-distributed-tracing-service-name"
     " experimental-distributed-tracing-instance-id experimental-distributed-tracing-sampling-rate"
     " experimental-corrupt-check-time experimental-compaction-batch-limit"
     " experimental-compaction-sleep-interval"
@@ -239,13 +255,9 @@ _IGNORED_VALUES = frozenset(
 )
 # Flags whose meaning a user relies on for safety: taking them silently would be a false promise.
 _REFUSED = frozenset(
-    "cert-file key-file trusted-ca-file client-crl-file client-cert-allowed-hostname auto-tls"
-    " client-cert-auth peer-cert-file peer-key-file peer-trusted-ca-file peer-cert-allowed-cn"
-    " peer-cert-allowed-hostname peer-auto-tls peer-crl-file peer-client-cert-auth discovery discovery-srv"
-    " discovery-srv-name discovery-fallback discovery-proxy config-file".split()
+    "discovery discovery-srv discovery-srv-name discovery-fallback discovery-proxy config-file".split()
 )
-_REFUSED_SWITCHES = frozenset("auto-tls peer-auto-tls client-cert-auth peer-client-cert-auth".split())
-_SWITCHES = frozenset(["strict-reconfig-check", "force-new-cluster", "enable-grpc-gateway"])
+_SWITCHES = frozenset(name for name, flag in FLAGS.items() if flag.parse is _switch)
 _FALSE = ("false", "0", "f", "F", "False", "FALSE", "")
 
 
@@ -263,10 +275,11 @@ def read_arguments(arguments: Sequence[str]) -> dict[str, str]:
         name, equals, value = word.lstrip("-").partition("=")
         if word.startswith("---") or not name:
             raise FlagError(f"bad flag syntax: {word}")
+        name = tls.ALIASES.get(name, name)
         if name not in FLAGS and name not in _IGNORED_SWITCHES | _IGNORED_VALUES | _REFUSED:
             raise FlagError(f"flag provided but not defined: -{name}")
         if not equals:
-            if name in _IGNORED_SWITCHES | _REFUSED_SWITCHES | _SWITCHES:
+            if name in _IGNORED_SWITCHES | _SWITCHES:
                 value = "true"
             elif rest:
                 value = rest.pop(0)
@@ -280,10 +293,10 @@ def read_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """The same from ETCD_* and KVSTORE_* variables; the latter win. Unknown ones are left alone, as etcd does."""
     given: dict[str, str] = {}
     for prefix in ("ETCD_", "KVSTORE_"):
-        for name in [*FLAGS, *sorted(_REFUSED)]:
+        for name in [*tls.ALIASES, *FLAGS, *sorted(_REFUSED)]:
             text = environment.get(prefix + name.upper().replace("-", "_"))
             if text:
-                given[name] = text
+                given[tls.ALIASES.get(name, name)] = text
     return given
 
 
@@ -292,7 +305,7 @@ def load(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
     from_arguments = read_arguments(arguments)
     given = {**read_environment(environment), **from_arguments}
     for name in sorted(_REFUSED & given.keys()):
-        if given[name] in ("", "proxy") or (name in _REFUSED_SWITCHES and given[name] in _FALSE):
+        if given[name] in ("", "proxy"):
             continue
         raise ConfigError(f"--{name} is not supported yet, and ignoring it would not be safe: leave it out")
     values: dict[str, Any] = {}
@@ -333,6 +346,12 @@ def _settle(values: dict[str, Any], given: Mapping[str, str], ignored: tuple[str
         _retention(values["auto-compaction-mode"], values["auto-compaction-retention"])
     except ValueError as problem:
         raise ConfigError(f"error parsing CompactionRetention: {problem}") from None
+    try:
+        client_tls, peer_tls = tls.settle(values)
+        tls.check_listeners(peer_tls, values["listen-peer-urls"])
+        tls.check_listeners(client_tls, values["listen-client-urls"])
+    except ValueError as problem:
+        raise ConfigError(str(problem)) from None
     return Config(
         name=name,
         data_dir=values["data-dir"] or f"{name}.etcd",
@@ -364,6 +383,8 @@ def _settle(values: dict[str, Any], given: Mapping[str, str], ignored: tuple[str
         auth_token=values["auth-token"],
         auth_token_ttl_s=values["auth-token-ttl"],
         bcrypt_cost=values["bcrypt-cost"],
+        client_tls=client_tls,
+        peer_tls=peer_tls,
         initial_cluster_given="initial-cluster" in given,
         ignored=ignored,
     )

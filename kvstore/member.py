@@ -57,6 +57,10 @@ from kvstore.replication.wal import Wal, WalError, WalMetadata
 from kvstore.replication.wal_writer import WalWriter
 from kvstore.rpc import Methods
 from kvstore.state.machine import StateMachine, stored_conf
+from kvstore.tls.contexts import TlsError
+from kvstore.tls.dialing import Dialing
+from kvstore.tls.door import Door
+from kvstore.tls.keeper import open_side
 from kvstore.version import CLUSTER_VERSION, ETCD_VERSION, VERSION
 from kvstore.wire.limits import Limits
 from kvstore.wire.server import Server, serve
@@ -98,7 +102,7 @@ async def _run(config: Config) -> int:
     member = MemberProcess(config)
     try:
         await member.start()
-    except (WalError, DataDirError, OSError) as problem:
+    except (WalError, DataDirError, TlsError, OSError) as problem:
         raise MemberFailed(str(problem)) from None
     gc.freeze()  # what start-up made lives as long as the process: the collector need not look at it again
     return await member.serve_until_signal()
@@ -137,6 +141,7 @@ class MemberProcess:
         peer_sockets = [bind(url) for url in config.listen_peer_urls]
         self._ids = identity.initial_members(config.initial_cluster, config.initial_cluster_token)
         self._directory = acquire(config.data_dir)
+        self._open_tls()
         disk = RealDisk()
         born: tuple[WalMetadata, ConfState] | None = None
         if Wal.exists(self._directory.wal, disk):
@@ -161,9 +166,19 @@ class MemberProcess:
             # Nothing has reached this member yet, and without the others' addresses it could not even answer.
             self._seeds = list((await self._ask_cluster()).members)
         self._build(wal, start)
-        await self.transport.start(sockets=[(sock, False) for sock in peer_sockets])
+        schemes = [url.scheme == "https" for url in config.listen_peer_urls]
+        await self.transport.start(sockets=list(zip(peer_sockets, schemes)))
         await self._serve_clients(client_sockets)
         self._begin(start)
+
+    def _open_tls(self) -> None:
+        """Reads the certificates, before anybody is spoken to."""
+        config, path = self.config, self._directory.path
+        clients = open_side(config.client_tls, path, config.listen_client_urls)
+        peers = open_side(config.peer_tls, path, config.listen_peer_urls)
+        self._client_door = Door(clients) if clients is not None else None
+        self._peer_door = Door(peers) if peers is not None else None
+        self._security = Dialing(peers) if peers is not None else None
 
     def _settle(self, start: Start) -> None:
         self.member_id = start.metadata.member_id
@@ -194,7 +209,7 @@ class MemberProcess:
                 channel="probe",
             )
             for url in urls:
-                welcome = await probe(url, hello)
+                welcome = await probe(url, hello, self._security)
                 if welcome is not None and welcome.code == "already-bootstrapped":
                     raise MemberFailed(bootstrapped_text(own, config.data_dir))
                 if welcome is not None and welcome.code == "removed":
@@ -224,7 +239,7 @@ class MemberProcess:
         config, hello = self.config, PeerHello(channel="members")
         asked = [u for name, urls in config.initial_cluster.items() if name != config.name for u in urls]
         for url in asked:
-            welcome = await probe(url, hello)
+            welcome = await probe(url, hello, self._security)
             if welcome is not None and welcome.members:
                 return welcome
         raise MemberFailed(
@@ -317,6 +332,7 @@ class MemberProcess:
             disk=RealDisk(),
             on_snapshot=lambda from_id, message, path: self.snapshots.received(message, path),
             bytes_per_s=config.snapshot_send_bytes_per_s,
+            security=self._security,
         )
         self.transport = PeerTransport(
             self_id=self.member_id,
@@ -325,6 +341,8 @@ class MemberProcess:
             incarnation=self.incarnation,
             peers=self._peer_urls(start),
             entropy=self._random,
+            guard=self._peer_door.guard if self._peer_door is not None else None,
+            security=self._security,
             callbacks=PeerCallbacks(
                 on_messages=self._guarded(lambda messages: self.driver.received(messages)),
                 on_notify=self._notified,
@@ -410,8 +428,9 @@ class MemberProcess:
         methods = context.guard.wrap({**services, **ReflectionService(services).methods()})
         self._http = HttpServer(context, methods)
         limits = Limits(max_message_bytes=self.config.max_request_bytes + (512 << 10))
-        for sock in sockets:
-            server = await serve(sock, methods, limits=limits, http1_factory=self._http.protocol)
+        for url, sock in zip(self.config.listen_client_urls, sockets):
+            guard = self._client_door.guard if self._client_door and url.scheme == "https" else None
+            server = await serve(sock, methods, limits=limits, http1_factory=self._http.protocol, guard=guard)
             self._servers.append(server)
 
     def _tokens(self) -> Tokens:
@@ -497,7 +516,8 @@ class MemberProcess:
         )
         log.info("ready to serve client requests")
         for url in config.listen_client_urls:
-            log.info("serving client traffic insecurely; this is strongly discouraged!", address=str(url))
+            how = "securely" if url.scheme == "https" else "insecurely; this is strongly discouraged!"
+            log.info(f"serving client traffic {how}", address=str(url))
         notify_systemd()
 
     # Peers
@@ -636,6 +656,9 @@ class MemberProcess:
         await self._hand_over()
         for server in self._servers:
             await server.close(STOP_GRACE_S)
+        for door in (self._client_door, self._peer_door):
+            if door is not None:
+                await door.close()
         if self._tick_timer is not None:
             self._tick_timer.cancel()
         self.driver.stop()

@@ -32,6 +32,9 @@ FRAME_BYTES_MAX = 256 << 20
 HELLO_BYTES_MAX = 64 << 10  # a welcome may list every member
 HANDSHAKE_TIMEOUT_S = 5.0
 DIAL_TIMEOUT_S = 1.0
+NO_TLS = (
+    "its URL is https, and this member has no TLS for peers: see --peer-cert-file, --peer-trusted-ca-file"
+)
 UNACKNOWLEDGED_MS = 5000  # TCP gives a connection up whose data nobody acknowledges for that long
 
 # Frame kinds are on the wire: never reuse one.
@@ -94,6 +97,10 @@ class FrameParser:
         while size - at >= 5:
             length, kind = head(data, at)
             if not 0 < length <= self.limit:
+                if data[at] in (0x15, 0x16) and data[at + 1] == 3:  # an alert's or a handshake's record
+                    raise PeerProtocolError(
+                        "TLS where plain frames should be: one end's URL is https, not both"
+                    )
                 raise PeerProtocolError(f"a frame of {length} bytes, where 1 to {self.limit} are allowed")
             end = at + 4 + length
             if end > size:
@@ -397,18 +404,33 @@ def parse_url(url: str) -> tuple[str, int, bool]:
     return parts.hostname, parts.port, parts.scheme == "https"
 
 
-async def dial(url: str, dialer: Callable[[], Dialer], context: ssl.SSLContext | None) -> Dialer:
+class Security(Protocol):
+    """How https URLs are dialed."""
+
+    async def context(self) -> ssl.SSLContext: ...
+
+    def refusal(self, ssl_object: ssl.SSLObject) -> str:
+        """Why this member is not to be spoken to, whatever TLS itself says of it; "" where it is."""
+
+
+async def dial(url: str, dialer: Callable[[], Dialer], security: Security | None) -> Dialer:
     """Connects and waits for the welcome. Raises OSError, TimeoutError, PeerProtocolError."""
     host, port, tls = parse_url(url)
-    if tls and context is None:
-        raise ConnectionRefusedError(f"{url} asks for TLS and none is configured")
+    if tls and security is None:
+        raise PeerProtocolError(NO_TLS)
     loop = asyncio.get_running_loop()
     connection: Dialer | None = None
     try:
         async with asyncio.timeout(DIAL_TIMEOUT_S):
-            _, connection = await loop.create_connection(dialer, host, port, ssl=context if tls else None)
+            context = await security.context() if tls and security is not None else None
+            _, connection = await loop.create_connection(dialer, host, port, ssl=context)
             assert connection.transport is not None, "connected without a transport"
             keep_alive(connection.transport)
+            ssl_object = connection.transport.get_extra_info("ssl_object")
+            if security is not None and ssl_object is not None:
+                reason = security.refusal(ssl_object)
+                if reason:
+                    raise PeerProtocolError(reason)
             await asyncio.shield(connection.welcome)
     except BaseException:
         if connection is not None:
@@ -417,15 +439,17 @@ async def dial(url: str, dialer: Callable[[], Dialer], context: ssl.SSLContext |
     return connection
 
 
-async def probe(url: str, hello: PeerHello, context: ssl.SSLContext | None = None) -> PeerWelcome | None:
-    """How the member at url would answer this hello; None where nobody answers. channel "members": asks which
-    cluster it belongs to, without knowing it."""
+async def probe(url: str, hello: PeerHello, security: Security | None = None) -> PeerWelcome | None:
+    """How the member at url would answer this hello; None where nobody answers, which the log tells where somebody
+    is there and cannot be understood. channel "members": asks which cluster it belongs to, without knowing it."""
     question = PeerHello()
     question.CopyFrom(hello)
     question.protocol, question.channel = PROTOCOL, hello.channel or "probe"
     try:
-        connection = await dial(url, lambda: Dialer(question), context)
-    except (OSError, TimeoutError, PeerProtocolError, ValueError):
+        connection = await dial(url, lambda: Dialer(question), security)
+    except (OSError, TimeoutError, PeerProtocolError, ValueError) as problem:
+        if isinstance(problem, ssl.SSLError | PeerProtocolError):
+            log.warn("cannot speak to a peer", url=url, error=str(problem))
         return None
     connection.abort()
     return connection.welcome.result()

@@ -31,6 +31,7 @@ from kvstore.replication.peer_protocol import (
     Dialer,
     Frame,
     PeerProtocolError,
+    Security,
     add_message,
     decode_notify,
     decode_request,
@@ -57,6 +58,7 @@ SEND_BUFFER_BYTES_MAX = 64 << 20
 REQUESTS_MAX = 100_000
 CONNECTIONS_MAX = 512
 
+Guard = Callable[[Callable[[str], asyncio.Protocol]], Callable[[], asyncio.Protocol]]
 Reply = Callable[[bytes | None], None]
 RequestDone = Callable[[bytes | None, Exception | None], None]
 
@@ -93,6 +95,7 @@ class PeerLink:
         self.nudge = asyncio.Event()  # the peer has dialed here, so it is up: dial it now
         self._owner = owner
         self._connection: Dialer | None = None
+        self._told = ""  # what the log said last of why the peer cannot be spoken to
         self._queued: list[bytes] = []
         self._queued_bytes = 0
         self._requests: dict[int, tuple[RequestDone, asyncio.TimerHandle]] = {}
@@ -183,10 +186,11 @@ class PeerLink:
     async def _connect(self, url: str) -> bool:
         hello = self._owner.hello(self.node_id, "raft")
         try:
-            connection = await dial(url, lambda: Dialer(hello, self._answered), self._owner.client_ssl)
+            connection = await dial(url, lambda: Dialer(hello, self._answered), self._owner.security)
         except (OSError, TimeoutError, PeerProtocolError) as error:
-            log.debug("could not reach a peer", remote_peer_id=f"{self.node_id:x}", url=url, error=str(error))
+            self._tell_why(url, error)
             return False
+        self._told = ""
         welcome = connection.welcome.result()
         if refused(welcome):
             connection.abort()
@@ -195,6 +199,16 @@ class PeerLink:
         self._connection = connection
         log.info("connected to a peer", remote_peer_id=f"{self.node_id:x}", url=url)
         return True
+
+    def _tell_why(self, url: str, error: Exception) -> None:
+        """A peer that is down is no news. One that is there and cannot be spoken to is, once: the flags are wrong,
+        or a certificate is."""
+        text, peer = str(error), f"{self.node_id:x}"
+        if isinstance(error, ssl.SSLError | PeerProtocolError) and text != self._told:
+            self._told = text
+            log.warn("cannot speak to a peer", remote_peer_id=peer, url=url, error=text)
+        else:
+            log.debug("could not reach a peer", remote_peer_id=peer, url=url, error=text)
 
     async def _stay(self) -> None:
         connection = self._connection
@@ -289,20 +303,21 @@ class PeerTransport:
         peers: Mapping[int, Sequence[str]],
         callbacks: PeerCallbacks,
         entropy: Entropy,
-        server_ssl: ssl.SSLContext | None = None,
-        client_ssl: ssl.SSLContext | None = None,
+        guard: Guard | None = None,
+        security: Security | None = None,
         send_buffer_bytes_max: int = SEND_BUFFER_BYTES_MAX,
     ) -> None:
-        """peers: the others' ids and URLs. TLS is used where a URL says https."""
+        """peers: the others' ids and URLs. Where a URL says https, guard stands before what is listened on and
+        security says how others are dialed."""
         self.self_id = self_id
         self.cluster_id = cluster_id
         self.data_id = data_id
         self.incarnation = incarnation
         self.callbacks = callbacks
         self.entropy = entropy
-        self.client_ssl = client_ssl
+        self.security = security
         self.send_buffer_bytes_max = send_buffer_bytes_max
-        self._server_ssl = server_ssl
+        self._guard = guard
         self._peers = {node_id: list(urls) for node_id, urls in peers.items() if node_id != self_id}
         self._links: dict[int, PeerLink] = {}
         self._servers: list[asyncio.Server] = []
@@ -319,11 +334,9 @@ class PeerTransport:
         loop = asyncio.get_running_loop()
         for url in listen_urls:
             host, port, tls = parse_url(url)
-            context = self._server_ssl if tls else None
-            self._servers.append(await loop.create_server(self._accept, host, port, ssl=context))
+            self._servers.append(await loop.create_server(self._factory(tls), host, port))
         for sock, tls in sockets:
-            context = self._server_ssl if tls else None
-            self._servers.append(await loop.create_server(self._accept, sock=sock, ssl=context))
+            self._servers.append(await loop.create_server(self._factory(tls), sock=sock))
         for node_id, urls in self._peers.items():
             self._links[node_id] = PeerLink(self, node_id, urls)
 
@@ -410,6 +423,13 @@ class PeerTransport:
                 self.callbacks.on_unreachable(node_id)
 
     # Being dialed
+
+    def _factory(self, tls: bool) -> Callable[[], asyncio.Protocol]:
+        if not tls:
+            return self._accept
+        if self._guard is None:
+            raise ValueError("cannot listen on TLS: KeyFile and CertFile are not presented")
+        return self._guard(lambda common_name: self._accept())
 
     def _accept(self) -> Acceptor:
         acceptor = Acceptor(self._admit, self._accepted.discard)

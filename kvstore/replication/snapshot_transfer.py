@@ -19,7 +19,6 @@ import asyncio
 import contextlib
 import os
 import secrets
-import ssl
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from kvstore.replication.peer_protocol import (
     Dialer,
     Frame,
     PeerProtocolError,
+    Security,
     decode_snapshot_begin,
     decode_snapshot_end,
     decode_snapshot_result,
@@ -88,7 +88,7 @@ class SnapshotTransfers:
         directory: str,
         disk: Disk,
         on_snapshot: OnSnapshot,
-        client_ssl: ssl.SSLContext | None = None,
+        security: Security | None = None,
         progress_timeout_s: float = PROGRESS_TIMEOUT_S,
         bytes_per_s: float = 0.0,
     ) -> None:
@@ -101,7 +101,7 @@ class SnapshotTransfers:
         self.on_snapshot = on_snapshot
         self.progress_timeout_s = progress_timeout_s
         self.bytes_per_s = bytes_per_s
-        self._client_ssl = client_ssl
+        self._security = security
         self._sending: set[int] = set()
         self._partials: dict[int, _Partial] = {}
         self._next_number = secrets.randbits(62)
@@ -143,7 +143,7 @@ class SnapshotTransfers:
         try:
             for attempt in range(1, ATTEMPTS + 1):
                 try:
-                    await _Sender(self, hello, message, path, number).run(url, self._client_ssl)
+                    await _Sender(self, hello, message, path, number).run(url, self._security)
                     return
                 except (OSError, TimeoutError, PeerProtocolError, ValueError) as error:
                     if attempt == ATTEMPTS:
@@ -218,8 +218,8 @@ class _Sender(Dialer):
                 if not self._resume.done():
                     self._resume.set_result(0)  # it ended before it began: there is nothing to go on with
 
-    async def run(self, url: str, context: ssl.SSLContext | None) -> None:
-        await dial(url, lambda: self, context)
+    async def run(self, url: str, security: Security | None) -> None:
+        await dial(url, lambda: self, security)
         try:
             welcome = self.welcome.result()
             if refused(welcome):

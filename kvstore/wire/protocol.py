@@ -35,11 +35,13 @@ class WireProtocol(asyncio.Protocol):
         limits: Limits,
         connections: set[WireProtocol],
         http1_factory: Http1Factory | None,
+        common_name: str = "",
     ) -> None:
         self._methods = methods
         self._limits = limits
         self._connections = connections
         self._http1_factory = http1_factory
+        self._common_name = common_name  # for gRPC alone: over HTTP/1.1 a certificate names nobody
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._connection: Connection | None = None
@@ -93,6 +95,7 @@ class WireProtocol(asyncio.Protocol):
             self._connection = Connection(
                 self._methods, self._limits, now=self._loop.time(), on_output=self._schedule_flush
             )
+            self._connection.common_name = self._common_name
             return self._connection
         words = any(verb.startswith(data[: len(verb)]) for verb in _HTTP1_VERBS)
         if words and self._http1_factory is not None:

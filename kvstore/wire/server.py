@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl as tls
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kvstore.rpc import Methods
 from kvstore.wire.limits import Limits
 from kvstore.wire.protocol import Http1Factory, WireProtocol
+
+# Between the server and its protocols: makes the handshake, and hands a protocol's maker the common name of the
+# client's verified certificate.
+Guard = Callable[[Callable[[str], asyncio.Protocol]], Callable[[], asyncio.Protocol]]
 
 
 class Server:
@@ -47,12 +50,15 @@ async def serve(
     *,
     limits: Limits | None = None,
     http1_factory: Http1Factory | None = None,
-    ssl: tls.SSLContext | None = None,
+    guard: Guard | None = None,
 ) -> Server:
-    """Serves gRPC, and HTTP/1.1 where a factory for it is given, on a bound socket."""
+    """Serves gRPC, and HTTP/1.1 where a factory for it is given, on a bound socket; guard: over TLS."""
     settled = limits or Limits()
     connections: set[WireProtocol] = set()
-    server = await asyncio.get_running_loop().create_server(
-        lambda: WireProtocol(methods, settled, connections, http1_factory), sock=sock, ssl=ssl, backlog=1024
-    )
+
+    def protocol(common_name: str = "") -> WireProtocol:
+        return WireProtocol(methods, settled, connections, http1_factory, common_name)
+
+    factory = protocol if guard is None else guard(protocol)
+    server = await asyncio.get_running_loop().create_server(factory, sock=sock, backlog=1024)
     return Server(server, connections)

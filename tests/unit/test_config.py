@@ -76,7 +76,7 @@ def test_words_that_cannot_be_read(words: list[str], message: str) -> None:
         (["--election-timeout", "60000"], "too long"),
         (["--auto-compaction-retention", "soon"], "error parsing CompactionRetention"),
         (["--listen-client-urls", "http://0.0.0.0:2379"], "--advertise-client-urls is required"),
-        (["--cert-file", "x.pem"], "not supported yet"),
+        (["--discovery-srv", "example.com"], "not supported yet"),
     ],
 )
 def test_flags_that_contradict_one_another(words: list[str], message: str) -> None:
@@ -84,8 +84,9 @@ def test_flags_that_contradict_one_another(words: list[str], message: str) -> No
         load(words, {})
 
 
-def test_a_refused_switch_that_is_off_is_fine() -> None:
-    assert load(["--force-new-cluster=false", "--client-cert-auth=false"], {}).name == "default"
+def test_a_switch_that_is_off_asks_for_nothing() -> None:
+    config = load(["--force-new-cluster=false", "--client-cert-auth=false"], {})
+    assert config.name == "default" and config.client_tls.is_empty
 
 
 @pytest.mark.parametrize(

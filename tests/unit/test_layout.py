@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent.parent
 COMMON = {"kvstore.commands", "kvstore.errors", "kvstore.rpc", "kvstore.pb", "kvstore.version", "kvstore.log"}
 ALLOWED = {
     "raft": {"raft"},
+    "kvstore/tls": {"kvstore.tls", "kvstore.log"},
     "kvstore/wire": COMMON | {"kvstore.wire"},
     "kvstore/state": COMMON | {"kvstore.state"},
     "kvstore/replication": COMMON | {"kvstore.replication", "kvstore.state", "raft"},
@@ -73,6 +74,9 @@ PURE = [
     "kvstore/replication/wal_format.py",
     "kvstore/replication/codec.py",
     "kvstore/wire/connection.py",
+    "kvstore/tls/settings.py",
+    "kvstore/tls/ciphers.py",
+    "kvstore/tls/certificates.py",
     "kvstore/state/mvcc.py",
     "kvstore/state/watch_hub.py",
     "kvstore/state/lessor.py",

@@ -1,0 +1,1 @@
+"""TLS for clients and peers: etcd's flags, contexts from files that may change, and the handshakes themselves."""
