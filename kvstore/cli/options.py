@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kvstore.cli.output import Printer
-    from kvstore.client import Client
+    from kvstore.client import Client, Tls
 
 SHORTEST_KEEPALIVE_S = 10.0  # as in every Go client; servers end connections that ping much oftener
 DURATIONS = ("command_timeout", "dial_timeout", "keepalive_time", "keepalive_timeout")
@@ -46,6 +46,8 @@ class Settings:
     cacert: str = ""
     cert: str = ""
     key: str = ""
+    insecure_skip_tls_verify: bool = False
+    insecure_transport: bool = True
     user: str = ""  # name, or name:password
     password: str = ""
 
@@ -64,7 +66,7 @@ class Settings:
             keepalive_timeout_s=self.keepalive_timeout_s,
             wait_for_endpoints=False,
             shuffle=False,
-            credentials=self._credentials(),
+            tls=self._tls(),
         )
 
     def login(self) -> tuple[str, str]:
@@ -93,21 +95,14 @@ class Settings:
             raise CommandFailed(f"{self.write_out} not supported as output format", BAD_FEATURE)
         return printer(self.write_out, hex_strings=self.hex)
 
-    def _credentials(self) -> Any:
-        if not (self.cacert or self.cert or self.key):
+    def _tls(self) -> Tls | None:
+        """For endpoints without a scheme any of these flags means TLS, but for --insecure-skip-tls-verify."""
+        from kvstore.client import Tls
+
+        given = self.cacert or self.cert or self.key or not self.insecure_transport
+        if not given and not (self.insecure_skip_tls_verify and "https://" in ",".join(self.endpoints)):
             return None
-        import grpc
-
-        def content(path: str) -> bytes | None:
-            if not path:
-                return None
-            try:
-                with open(path, "rb") as file:
-                    return file.read()
-            except OSError as problem:
-                raise CommandFailed(f"{path}: {problem.strerror}") from None
-
-        return grpc.ssl_channel_credentials(content(self.cacert), content(self.key), content(self.cert))
+        return Tls(self.cacert, self.cert, self.key, self.insecure_skip_tls_verify)
 
 
 def one_of(*words: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
@@ -173,6 +168,18 @@ def _flags() -> list[click.Option]:
         click.Option(["--cacert"], metavar="FILE", help="Trust servers certified by this CA."),
         click.Option(["--cert"], metavar="FILE", help="Certificate to show to the server."),
         click.Option(["--key"], metavar="FILE", help="Private key of --cert."),
+        click.Option(
+            ["--insecure-skip-tls-verify"],
+            is_flag=True,
+            default=None,
+            help="Take whoever answers for the server: only to try things out.",
+        ),
+        click.Option(
+            ["--insecure-transport"],
+            is_flag=True,
+            default=None,
+            help="=false: TLS for endpoints without a scheme.  [default: true]",
+        ),
         click.Option(["--user"], metavar="NAME[:PASSWORD]", help="Who to be; the password is asked for."),
         click.Option(
             ["--password"], metavar="PASSWORD", help="The user's password; --user is all name then."
@@ -193,7 +200,7 @@ class _Flagged:
     def add_flags(self, *, hidden: bool) -> None:
         flags = _flags()
         for flag in flags:
-            flag.hidden = hidden
+            flag.hidden = flag.hidden or hidden
         self.params = [*self.params, *flags]
 
     def plain(self, arguments: Sequence[str]) -> tuple[list[str], list[str]]:

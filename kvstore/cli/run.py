@@ -65,6 +65,10 @@ def explain(error: ClientError, settings: Settings) -> str:
     """One line: what went wrong, where, and what to try."""
     if isinstance(error, Unreachable):
         reasons = error.reasons or {", ".join(settings.endpoints): error.message}
+        if error.by_tls:
+            return "; ".join(
+                f"cannot connect to {endpoint}: {reason}" for endpoint, reason in reasons.items()
+            )
         told = "; ".join(f"{endpoint} ({reason})" for endpoint, reason in reasons.items())
         return f"cannot reach {told}: is a server running there? --endpoints host:port names another"
     if isinstance(error, OutcomeUnknown):

@@ -22,6 +22,7 @@ from kvstore.client.results import (
     TxnResult,
     WatchBatch,
 )
+from kvstore.client.tls import Tls
 from kvstore.client.watch import Watch
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "OutcomeUnknown",
     "PutResult",
     "RangeResult",
+    "Tls",
     "TxnResult",
     "Watch",
     "WatchBatch",

@@ -20,6 +20,8 @@ from kvstore.client.endpoints import Endpoint, EndpointChoice
 from kvstore.client.errors import ClientClosed, ClientError, OutcomeUnknown, Unreachable, from_status
 from kvstore.client.login import Login
 from kvstore.client.methods import AUTHENTICATE, Method
+from kvstore.client.relay import Relay
+from kvstore.client.tls import Tls, ailment
 from kvstore.pb import etcdserverpb_pb2 as pb
 
 Request = TypeVar("Request", bound=Message)
@@ -37,6 +39,7 @@ class Settings:
     """timeout_s: one operation, retries included. dial_timeout_s: one connection.
     wait_for_endpoints: with every endpoint refusing connections, go on trying until timeout_s (a restart or
     an election then only takes longer); False gives up after each was tried once.
+    credentials, or tls, makes TLS of endpoints without a scheme; http:// stays plain, https:// is TLS always.
     keepalive_s: HTTP/2 pings on a connection with calls on it; etcd ends connections that ping below 5 s."""
 
     timeout_s: float = 5.0
@@ -47,6 +50,7 @@ class Settings:
     keepalive_s: float = 10.0
     keepalive_timeout_s: float = 5.0
     credentials: grpc.ChannelCredentials | None = None
+    tls: Tls | None = None
     user: str = ""
     password: str = ""
 
@@ -60,6 +64,10 @@ class Caller:
         if settings.user:
             self._login = Login(settings.user, settings.password, self._authenticate)
         self._channels: dict[Endpoint, grpc.aio.Channel] = {}
+        self._relays: dict[Endpoint, Relay] = {}
+        self._credentials = settings.credentials
+        if settings.tls is not None and self._credentials is None:
+            self._credentials = settings.tls.credentials()
         self._stubs: dict[tuple[Endpoint, str], Any] = {}
 
     async def close(self) -> None:
@@ -68,6 +76,9 @@ class Caller:
         self._stubs.clear()
         for channel in channels:
             await channel.close(None)
+        relays, self._relays = list(self._relays.values()), {}
+        for relay in relays:
+            await relay.close()
 
     async def read(
         self,
@@ -105,7 +116,12 @@ class Caller:
     ) -> Response:
         """One attempt at one endpoint, which need not be one of the client's."""
         timeout_s = self.settings.timeout_s if timeout_s is None else timeout_s
-        return await self._attempt(endpoint, method, request, write=write, leader=False, timeout_s=timeout_s)
+        try:
+            return await self._attempt(
+                endpoint, method, request, write=write, leader=False, timeout_s=timeout_s
+            )
+        except Unreachable as error:
+            raise await self.explained(error, {endpoint: error}) from None
 
     async def _call(
         self,
@@ -148,7 +164,7 @@ class Caller:
                     self.choice.answered(endpoint)
                     return response
             if self.given_up(failures) or clock() + pause_s >= deadline:
-                raise summary(failures)
+                raise await self.explained(summary(failures), failures)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, PAUSE_LONGEST_S)
 
@@ -157,6 +173,27 @@ class Caller:
         return not self.settings.wait_for_endpoints and all(
             isinstance(error, Unreachable) for error in failures.values()
         )
+
+    async def explained(self, error: ClientError, failures: dict[Endpoint, ClientError]) -> ClientError:
+        """The error, with what TLS has to do with it where nobody could be reached: the flags are wrong then, and
+        grpcio does not tell which."""
+        if not isinstance(error, Unreachable):
+            return error
+        looks = [ailment(each, secure=self.is_secure(each), tls=self.settings.tls) for each in failures]
+        found = dict(zip((each.name for each in failures), await asyncio.gather(*looks)))
+        if not any(found.values()):
+            return error
+        reasons = {
+            each.name: found[each.name] or reason(problem.message) for each, problem in failures.items()
+        }
+        return Unreachable(
+            "; ".join(f"{name}: {text}" for name, text in reasons.items()), reasons=reasons, by_tls=True
+        )
+
+    def is_secure(self, endpoint: Endpoint) -> bool:
+        if endpoint.secure is None:
+            return self._credentials is not None
+        return endpoint.secure
 
     def note(self, endpoint: Endpoint, error: ClientError) -> None:
         """Remembers what a failed attempt says about its endpoint."""
@@ -278,6 +315,9 @@ class Caller:
             await self._login.prepare(endpoint, timeout_s - (clock() - started))
 
     async def _dial(self, endpoint: Endpoint, timeout_s: float) -> None:
+        tls = self.settings.tls
+        if tls is not None and tls.insecure_skip_verify and self.is_secure(endpoint):
+            await self._relay(endpoint, tls)
         channel = self._channel(endpoint)
         state = channel.get_state(try_to_connect=True)
         if state is State.READY:
@@ -294,15 +334,24 @@ class Caller:
         if state is State.SHUTDOWN:
             raise ClientClosed("the client is closed")
 
+    async def _relay(self, endpoint: Endpoint, tls: Tls) -> None:
+        if endpoint in self._relays or self.closed:
+            return
+        host, _, port = endpoint.target.rpartition(":")
+        relay = Relay(host.strip("[]"), int(port), tls.context())
+        self._relays[endpoint] = relay
+        await relay.start()
+
     def _channel(self, endpoint: Endpoint) -> grpc.aio.Channel:
         if self.closed:
             raise ClientClosed("the client is closed")
         channel = self._channels.get(endpoint)
         if channel is None:
             options = _options(self.settings)
-            credentials = self.settings.credentials
-            if credentials is not None or endpoint.secure:
-                credentials = credentials or grpc.ssl_channel_credentials()
+            if endpoint in self._relays:
+                channel = grpc.aio.insecure_channel(self._relays[endpoint].target, options)
+            elif self.is_secure(endpoint):
+                credentials = self._credentials or Tls().credentials()
                 channel = grpc.aio.secure_channel(endpoint.target, credentials, options)
             else:
                 channel = grpc.aio.insecure_channel(endpoint.target, options)

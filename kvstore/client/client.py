@@ -55,6 +55,7 @@ from kvstore.client.results import (
     TxnResult,
 )
 from kvstore.client.stream import settled
+from kvstore.client.tls import Tls
 from kvstore.client.watch import Watch, WatchStream
 from kvstore.client.watch_state import WatchState
 from kvstore.pb import etcdserverpb_pb2 as pb
@@ -80,6 +81,7 @@ class Client(AuthMethods):
         keepalive_s: float = 10.0,
         keepalive_timeout_s: float = 5.0,
         credentials: grpc.ChannelCredentials | None = None,
+        tls: Tls | None = None,
         user: str = "",
         password: str = "",
         shuffle: bool = True,
@@ -97,6 +99,7 @@ class Client(AuthMethods):
             keepalive_s=keepalive_s,
             keepalive_timeout_s=keepalive_timeout_s,
             credentials=credentials,
+            tls=tls,
             user=user,
             password=password,
         )

@@ -17,11 +17,12 @@ REST_LONGEST_S = 30.0
 
 @dataclass(frozen=True)
 class Endpoint:
-    """name: as it was given, for messages and lookups. target: host:port. secure: TLS was asked for."""
+    """name: as it was given, for messages and lookups. target: host:port. secure: whether its scheme asks for
+    TLS; None without a scheme, which leaves it to the client's settings, as in etcdctl."""
 
     name: str
     target: str
-    secure: bool = False
+    secure: bool | None = None
 
 
 @dataclass(slots=True)
@@ -85,17 +86,17 @@ def parse_endpoints(text: str | Sequence[str]) -> list[Endpoint]:
 def _parse(word: str) -> Endpoint:
     scheme, separator, rest = word.partition("://")
     if not separator:
-        scheme, rest = "http", word
+        scheme, rest = "", word
     if scheme in ("unix", "unixs"):
         return Endpoint(word, f"unix:{rest}", scheme == "unixs")
-    if scheme not in ("http", "https"):
+    if scheme not in ("", "http", "https"):
         raise ValueError(f"endpoint {word!r}: the scheme {scheme!r} is not http or https")
     host, port = _split_port(rest.split("/", 1)[0])
     if not host:
         raise ValueError(f"endpoint {word!r} has no host")
     if not port.isdigit() or not 0 < int(port) < 65536:
         raise ValueError(f"endpoint {word!r}: {port!r} is not a port")
-    return Endpoint(word, f"{host}:{port}", scheme == "https")
+    return Endpoint(word, f"{host}:{port}", scheme == "https" if scheme else None)
 
 
 def _split_port(address: str) -> tuple[str, str]:

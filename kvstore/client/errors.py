@@ -41,14 +41,18 @@ class OutcomeUnknown(ClientError):
 
 
 class Unreachable(ClientError):
-    """No connection: not a byte of the request left this client. reasons: endpoint to what went wrong there."""
+    """No connection: not a byte of the request left this client. reasons: endpoint to what went wrong there.
+    by_tls: somebody is there, and the settings of TLS on one side or the other are what is wrong."""
 
     code = StatusCode.UNAVAILABLE
     elsewhere = True
 
-    def __init__(self, message: str = "", *, reasons: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, message: str = "", *, reasons: Mapping[str, str] | None = None, by_tls: bool = False
+    ) -> None:
         super().__init__(message)
         self.reasons = dict(reasons or {})
+        self.by_tls = by_tls
 
 
 class ConnectionLost(ClientError):

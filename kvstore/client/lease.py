@@ -56,7 +56,7 @@ async def keep_alive_once(
                 raise LeaseNotFound("etcdserver: requested lease not found", code=grpc.StatusCode.NOT_FOUND)
             return response
         if caller.given_up(failures):
-            raise summary(failures)
+            raise await caller.explained(summary(failures), failures)
         await asyncio.sleep(min(0.05, max(deadline - clock(), 0)))
 
 

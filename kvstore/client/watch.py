@@ -181,7 +181,7 @@ class Watch:
             if self._canceled:
                 raise ClientClosed("the watch was cancelled")
             if caller.given_up(failures):
-                raise summary(failures)
+                raise await caller.explained(summary(failures), failures)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, PAUSE_LONGEST_S)
 

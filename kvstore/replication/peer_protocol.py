@@ -32,6 +32,7 @@ FRAME_BYTES_MAX = 256 << 20
 HELLO_BYTES_MAX = 64 << 10  # a welcome may list every member
 HANDSHAKE_TIMEOUT_S = 5.0
 DIAL_TIMEOUT_S = 1.0
+TOLD_AGAIN_S = 60.0
 NO_TLS = (
     "its URL is https, and this member has no TLS for peers: see --peer-cert-file, --peer-trusted-ca-file"
 )
@@ -283,6 +284,19 @@ class Channel(Protocol):
     def lost(self) -> None: ...
 
 
+_told: dict[str, float] = {}
+
+
+def _is_news(text: str, now: float) -> bool:
+    """Whoever is misconfigured tries again every second: that is worth one line a minute."""
+    if _told.get(text, float("-inf")) > now - TOLD_AGAIN_S:
+        return False
+    if len(_told) >= 100:
+        _told.clear()
+    _told[text] = now
+    return True
+
+
 class _End(asyncio.Protocol):
     """One end of a connection: cuts what arrives into frames, and closes on the first that is malformed."""
 
@@ -312,7 +326,9 @@ class _End(asyncio.Protocol):
 
     def malformed(self, error: PeerProtocolError) -> None:
         address = self.transport.get_extra_info("peername") if self.transport else None
-        log.warn("dropped a peer connection", remote_addr=str(address), error=str(error))
+        host = address[0] if isinstance(address, tuple) else ""
+        if _is_news(f"{host} {error}", asyncio.get_running_loop().time()):
+            log.warn("dropped a peer connection", remote_addr=str(address), error=str(error))
 
     def abort(self) -> None:
         if self.transport is not None:

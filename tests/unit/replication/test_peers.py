@@ -98,7 +98,7 @@ class Member:
 @contextlib.asynccontextmanager
 async def running(*members: Member) -> AsyncIterator[None]:
     for member in members:
-        await member.transport.start(sockets=[(member.sock, False)])
+        await member.transport.start(sockets=[(member.sock, member.url.startswith("https:"))])
     for member in members:
         for other in members:
             member.transport.set_peer(other.self_id, [other.url])
