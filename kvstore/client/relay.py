@@ -28,6 +28,7 @@ class Relay:
         self._context = context
         self._folder = tempfile.mkdtemp(prefix="kvstore-relay-")  # 0700
         self._server: asyncio.Server | None = None
+        self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
         self.target = f"unix:{self._path}"
 
@@ -39,6 +40,7 @@ class Relay:
         self._server = await asyncio.start_unix_server(self._carry, self._path)
 
     async def close(self) -> None:
+        self._closed = True
         if self._server is not None:
             self._server.close()
         for task in list(self._tasks):
@@ -49,6 +51,9 @@ class Relay:
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None, "carried outside a task"
+        if self._closed:  # it was accepted in the turn of the loop that close() ran in
+            writer.transport.abort()
+            return
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         try:
