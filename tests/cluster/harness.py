@@ -90,7 +90,13 @@ class MemberHandle:
     """One member of a test cluster: its flags, its process while it runs, its log."""
 
     def __init__(
-        self, name: str, folder: Path, ports: tuple[int, int], cluster: str, extra: Sequence[str]
+        self,
+        name: str,
+        folder: Path,
+        ports: tuple[int, int],
+        cluster: str,
+        extra: Sequence[str],
+        peer_scheme: str = "http",
     ) -> None:
         self.name = name
         self.data_dir = folder / name
@@ -100,8 +106,8 @@ class MemberHandle:
             *("--name", name, "--data-dir", str(self.data_dir)),
             f"--listen-client-urls=http://127.0.0.1:{self.client_port}",
             f"--advertise-client-urls=http://127.0.0.1:{self.client_port}",
-            f"--listen-peer-urls=http://127.0.0.1:{self.peer_port}",
-            f"--initial-advertise-peer-urls=http://127.0.0.1:{self.peer_port}",
+            f"--listen-peer-urls={peer_scheme}://127.0.0.1:{self.peer_port}",
+            f"--initial-advertise-peer-urls={peer_scheme}://127.0.0.1:{self.peer_port}",
             f"--initial-cluster={cluster}",
             *extra,
         ]
@@ -158,12 +164,16 @@ class TestCluster:
 
     __test__ = False
 
-    def __init__(self, folder: Path, size: int = 3, extra: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, size: int = 3, extra: Sequence[str] = (), peer_scheme: str = "http"
+    ) -> None:
         ports = free_ports(2 * size)
         names = [f"n{number}" for number in range(1, size + 1)]
-        cluster = ",".join(f"{name}=http://127.0.0.1:{ports[size + at]}" for at, name in enumerate(names))
+        cluster = ",".join(
+            f"{name}={peer_scheme}://127.0.0.1:{ports[size + at]}" for at, name in enumerate(names)
+        )
         self.members = [
-            MemberHandle(name, folder, (ports[at], ports[size + at]), cluster, extra)
+            MemberHandle(name, folder, (ports[at], ports[size + at]), cluster, extra, peer_scheme)
             for at, name in enumerate(names)
         ]
 
@@ -222,8 +232,10 @@ class TestCluster:
 
 
 @contextmanager
-def running(folder: Path, size: int = 3, extra: Sequence[str] = ()) -> Iterator[TestCluster]:
-    cluster = TestCluster(folder, size, extra)
+def running(
+    folder: Path, size: int = 3, extra: Sequence[str] = (), peer_scheme: str = "http"
+) -> Iterator[TestCluster]:
+    cluster = TestCluster(folder, size, extra, peer_scheme)
     try:
         cluster.start()
         yield cluster
