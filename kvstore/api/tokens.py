@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-import jwt
-
 from kvstore import errors
 from kvstore.state.auth import AuthStore, Identity
 
@@ -110,6 +108,8 @@ class JwtTokens:
 
     def sign(self, identity: Identity) -> str:
         """Takes a millisecond with a long RSA key: not for the loop's own thread."""
+        import jwt
+
         claims = {
             "username": identity.user,
             "revision": identity.revision,
@@ -136,6 +136,8 @@ class JwtTokens:
         return identity
 
     def _verify(self, token: str) -> tuple[Identity, float]:
+        import jwt
+
         try:
             claims = jwt.decode(token, self._verify_key, [self._method], options={"verify_exp": False})
         except jwt.PyJWTError:
@@ -195,7 +197,10 @@ def parse_options(text: str, parse_duration: Callable[[str], float]) -> TokenOpt
 
 
 def open_jwt(options: TokenOptions, auth: AuthStore, *, wall_s: Callable[[], float]) -> JwtTokens:
-    """Reads the keys. Raises ValueError for keys that do not fit, OSError."""
+    """Reads the keys. Raises ValueError for keys that do not fit, OSError. PyJWT is loaded here and not before: with
+    it comes all of `cryptography`, which a member without such tokens has no use for."""
+    import jwt
+
     public, private = _content(options.public_file), _content(options.private_file)
     if options.method.startswith("HS"):
         bytes_min = int(options.method[2:]) // 8

@@ -20,6 +20,7 @@ from typing import cast
 import grpc
 import pytest
 
+from kvstore.demo.processes import free_ports
 from kvstore.pb import etcdserverpb_pb2 as pb
 from tests.certificates import SERVER_ONLY, Authority, Pair
 from tests.conformance.etcd_process import (
@@ -28,7 +29,6 @@ from tests.conformance.etcd_process import (
     Server,
     clean_environment,
     etcdctl_path,
-    free_ports,
     program_path,
     require_program,
 )
