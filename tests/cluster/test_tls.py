@@ -11,8 +11,9 @@ import pytest
 from cryptography import x509
 
 from kvstore.client import Client, Tls
+from kvstore.demo.processes import free_ports
 from tests.certificates import Authority
-from tests.cluster.harness import MemberHandle, free_ports, running, wait_for
+from tests.cluster.harness import MemberHandle, running, wait_for
 
 QUICK = ("--heartbeat-interval=50", "--election-timeout=500")
 
