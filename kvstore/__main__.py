@@ -88,7 +88,7 @@ def usage() -> str:
     ]
     for name, flag in config.FLAGS.items():
         default = f" (default {flag.default})" if flag.default else ""
-        lines.append(f"  --{name:<30}{flag.help}{default}")
+        lines.append(f"  --{name:<35}{flag.help}{default}")
     lines.append("")
     lines.append(
         "Any other flag of etcd's is accepted with a warning, or refused where ignoring it is unsafe."

@@ -410,6 +410,7 @@ class MemberProcess:
             now=self._loop.time,
             call_later=self._loop.call_later,
             tokens=self._tokens(),
+            certificates=self.config.client_tls.client_cert_auth,
         )
         self._passwords = PasswordThread(self.config.bcrypt_cost, self._loop)
         self._guard = context.guard

@@ -66,7 +66,7 @@ class Settings:
             keepalive_timeout_s=self.keepalive_timeout_s,
             wait_for_endpoints=False,
             shuffle=False,
-            tls=self._tls(),
+            tls=self.tls(),
         )
 
     def login(self) -> tuple[str, str]:
@@ -95,7 +95,7 @@ class Settings:
             raise CommandFailed(f"{self.write_out} not supported as output format", BAD_FEATURE)
         return printer(self.write_out, hex_strings=self.hex)
 
-    def _tls(self) -> Tls | None:
+    def tls(self) -> Tls | None:
         """For endpoints without a scheme any of these flags means TLS, but for --insecure-skip-tls-verify."""
         from kvstore.client import Tls
 

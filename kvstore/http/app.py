@@ -6,7 +6,7 @@ to add. Access is decided first, for every path.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
@@ -17,17 +17,31 @@ from kvstore.http.pages import TEXT, Page, PageHandler
 from kvstore.http.paths import ROOT, canonical
 from kvstore.http.status import error_body
 from kvstore.rpc import Status
+from kvstore.tls.certificates import common_name
 
 _NO_SNIFFING = {"X-Content-Type-Options": "nosniff"}
 
 
+# etcd's words, to a client whose certificate would be its user over gRPC.
+CERTIFICATE_TEXT = (
+    "CommonName of client sending a request against gateway will be ignored and not used as expected\n"
+)
+
+
 class App:
     def __init__(
-        self, pages: Mapping[str, PageHandler], access: AccessControl, gateway: Gateway | None
+        self,
+        pages: Mapping[str, PageHandler],
+        access: AccessControl,
+        gateway: Gateway | None,
+        *,
+        users_by_certificate: Callable[[], bool] = lambda: False,
     ) -> None:
+        """users_by_certificate: whether a common name is a user's now, over gRPC."""
         self._pages = pages
         self._access = access
         self._gateway = gateway
+        self._users_by_certificate = users_by_certificate
 
     def application(self) -> web.Application:
         application = web.Application()
@@ -78,6 +92,9 @@ class App:
         binding = gateway.binding(path)
         if binding is None:
             return _text(404, "Not Found\n")
+        if self._users_by_certificate() and request.transport is not None:
+            if common_name(request.transport.get_extra_info("peercert") or {}):
+                return _text(400, CERTIFICATE_TEXT)
         if _wants_websocket(request):
             origin = request.headers.get("Origin", "")
             if origin and not self._access.origin_allowed(origin):

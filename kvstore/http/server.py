@@ -68,7 +68,12 @@ class HttpServer:
         if config.enable_grpc_gateway:
             gateway = Gateway(self._methods, message_bytes_max=config.max_request_bytes + (512 << 10))
         access = AccessControl(origins=config.cors, hosts=config.host_whitelist)
-        self._app = App({route.path: route.handler for route in self.routes}, access, gateway)
+        self._app = App(
+            {route.path: route.handler for route in self.routes},
+            access,
+            gateway,
+            users_by_certificate=lambda: self._context.certificates and self._context.guard.enabled,
+        )
         self._runner = runner = web.AppRunner(
             self._app.application(), access_log=None, handler_cancellation=True, shutdown_timeout=GOODBYE_S
         )

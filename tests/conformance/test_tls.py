@@ -136,6 +136,8 @@ def matrix() -> Iterator[Matrix]:
         folder = Path(made)
         authority, stranger = Authority(folder / "ca"), Authority(folder / "stranger", "stranger")
         server = authority.issue("server", hosts=("127.0.0.1",))
+        for name in ("root", "nobody"):
+            authority.issue(name, cn=name, hosts=())
         alice, revoked = authority.issue("alice", cn="alice", hosts=()), authority.issue("revoked")
         crl = authority.revoke("list", revoked.serial)
         settings = {
@@ -191,6 +193,61 @@ def test_etcdctl(matrix: Matrix, release: str) -> None:
         ["a good one", "no certificate"] if older else ["a good one", "no certificate", "revoked", "plain"]
     )
     assert matrix.outcomes(program, names) == matrix.expected(names)
+
+
+def test_a_common_name_is_the_user(matrix: Matrix) -> None:
+    """Over gRPC; through the gateway it is refused rather than overlooked."""
+    told = {server: _as_users(matrix, server) for server, kind in matrix.ports if kind == "mutual"}
+    expected = [
+        ("put k v", 0, "OK"),
+        ("put other v", 1, "etcdserver: permission denied"),
+        ("put k v as nobody", 1, "etcdserver: permission denied"),
+        ("through the gateway", 400, "CommonName of client sending a request against gateway"),
+    ]
+    for server, answers in told.items():
+        shown = [
+            (what, status, text in output) for (what, status, output), (_, _, text) in zip(answers, expected)
+        ]
+        assert shown == [(what, status, True) for what, status, _ in expected], (server, answers)
+
+
+def _as_users(matrix: Matrix, server: str) -> list[tuple[str, int, str]]:
+    port = matrix.ports[server, "mutual"]
+    names = matrix.attempts["a good one"]
+    assert names.ca is not None and names.pair is not None
+    folder = names.ca.parent
+
+    def run(who: str, *words: str) -> tuple[int, str]:
+        flags = [f"--endpoints=https://127.0.0.1:{port}", f"--cacert={names.ca}"]
+        flags += [f"--cert={folder / who}.pem", f"--key={folder / who}.key"]
+        command = [etcdctl_path(), *flags, *words]
+        done = subprocess.run(command, capture_output=True, text=True, env=clean_environment(), timeout=20)
+        return done.returncode, done.stdout + done.stderr
+
+    for line in (
+        "user add root --no-password",
+        "user grant-role root root",
+        "user add alice --no-password",
+        "role add some",
+        "role grant-permission some readwrite k",
+        "user grant-role alice some",
+        "auth enable",
+    ):
+        status, output = run("root", *line.split())
+        assert status == 0, (server, line, output)
+    try:
+        url = f"https://127.0.0.1:{port}/v3/kv/range"
+        command = ["curl", "-sS", "--cacert", str(names.ca), "-w", "%{http_code}", "-d", "{}", url]
+        command += ["--cert", str(names.pair.cert), "--key", str(names.pair.key)]
+        through = subprocess.run(command, capture_output=True, text=True, timeout=20).stdout
+        return [
+            ("put k v", *run("alice", "put", "k", "v")),
+            ("put other v", *run("alice", "put", "other", "v")),
+            ("put k v as nobody", *run("nobody", "put", "k", "v")),
+            ("through the gateway", int(through[-3:]), through[:-3]),
+        ]
+    finally:
+        run("root", "auth", "disable")
 
 
 def test_without_alpn_too(matrix: Matrix) -> None:

@@ -39,7 +39,7 @@ ALLOWED = {
         "kvstore.backup.exporter",
         "raft",
     },
-    "kvstore/http": COMMON | {"kvstore.http", "kvstore.api", "kvstore.state"},
+    "kvstore/http": COMMON | {"kvstore.http", "kvstore.api", "kvstore.state", "kvstore.tls"},
     "kvstore/client": {"kvstore.client", "kvstore.errors", "kvstore.pb", "kvstore.version"},
     "kvstore/readiness": {"kvstore.readiness", "kvstore.client", "kvstore.pb", "kvstore.errors"},
     "kvstore/routing": {

@@ -50,7 +50,7 @@ async def server() -> AsyncIterator[HttpServer]:
     config = SimpleNamespace(
         max_request_bytes=3 << 19, enable_grpc_gateway=True, cors=("*",), host_whitelist=("*",)
     )
-    context = SimpleNamespace(config=config, driver=driver, machine=machine, member_id=9)
+    context = SimpleNamespace(config=config, driver=driver, machine=machine, member_id=9, certificates=False)
     made = HttpServer(cast(Context, context), METHODS)
     sock = socket.create_server(("127.0.0.1", 0))
     sock.setblocking(False)

@@ -9,6 +9,7 @@ import pytest
 
 from kvstore.pb.internal_pb2 import PeerHello
 from kvstore.replication.peers import probe
+from kvstore.tls import self_signed
 from kvstore.tls.dialing import Dialing
 from kvstore.tls.door import Door
 from kvstore.tls.keeper import Keeper
@@ -134,3 +135,32 @@ async def test_a_certificate_for_serving_alone_dials_with_another(authority: Aut
     async with running(one, two, bad):
         await connected(one, two)
         assert await probe(one.url, HELLO, bad.transport.security) is None
+
+
+async def test_certificates_of_their_own(tmp_path: Path) -> None:
+    """--peer-auto-tls: nobody can verify the other, and nobody in between can listen."""
+    settings = [
+        self_signed.settle(TlsSettings("peer", auto=True), str(tmp_path / name), ["127.0.0.1"])
+        for name in ("one", "two")
+    ]
+    one, two = (
+        peer(number, Pair(Path(each.cert_file), Path(each.key_file), 0), None, self_signed=True)
+        for number, each in enumerate(settings, start=1)
+    )
+    async with running(one, two):
+        await connected(one, two)
+        one.transport.send([heartbeat(1)])
+        await two.until(lambda: len(two.messages) == 1)
+
+
+async def test_a_restarted_members_old_connection_gives_way(authority: Authority, pair: Pair) -> None:
+    one, two = peer(1, pair, authority), peer(2, pair, authority)
+    async with running(one, two):
+        await connected(one, two)
+        [spoken] = [end for end in two.transport._accepted if end.hello is not None]
+        assert spoken.transport is not None
+        spoken.transport.abort()
+        await one.until(lambda: 2 in one.unreachable)
+        await connected(one, two)
+        one.transport.send([heartbeat(7)])
+        await two.until(lambda: len(two.messages) == 1)

@@ -92,5 +92,5 @@ def test_certificates_beside_a_plain_url_are_told_of(
 
 def test_without_tls_nothing_of_it_is_loaded() -> None:
     """A member without it pays neither memory nor time."""
-    check = "import sys, kvstore.member; sys.exit('cryptography' in sys.modules)"
+    check = "import sys, kvstore.tls.door, kvstore.tls.dialing; sys.exit('cryptography' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
