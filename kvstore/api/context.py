@@ -19,6 +19,7 @@ from kvstore.api.guard import Call, Guard
 from kvstore.api.tokens import SimpleTokens, Tokens
 from kvstore.commands import Kind
 from kvstore.config import Config
+from kvstore.meters import HealthMeter
 from kvstore.replication.driver import Driver
 from kvstore.replication.outbox import Done, Outcome
 from kvstore.rpc import Status, UnaryCall
@@ -53,6 +54,7 @@ class Context:
     now: Callable[[], float]
     call_later: Callable[[float, Callable[[], None]], object]
     tokens: Tokens | None = None  # None: simple ones
+    health: HealthMeter = field(default_factory=HealthMeter)
     auth: AuthStore = field(init=False)
     guard: Guard = field(init=False)
     _prefix: bytes = b""

@@ -65,6 +65,7 @@ class Applier:
         auth: AuthStore,
     ) -> None:
         self.keyspace = keyspace
+        self._meter = keyspace.meter
         self._overlay = overlay
         self._lessor = lessor
         self._members = members
@@ -103,12 +104,14 @@ class Applier:
             body = self._effects[kind](payload)
         except errors.StoreError as refusal:
             assert not self.keyspace.changing, f"{Kind(kind).name} failed after it had written: {refusal!r}"
+            self._meter.refused(kind)
             return refusal
         return self.keyspace.end(), body
 
     def _authorized(self, payload: bytes) -> bytes:
         """A command in a user's name. With authentication turned off meanwhile nobody asks for it."""
         command = AuthorizedCommand.FromString(payload)
+        self._meter.authorized.append(command.kind)
         if self._auth.enabled:
             authorize_command(self._auth, self._lessor, command)
         return self._effects[command.kind](command.payload)
@@ -137,6 +140,9 @@ class Applier:
             value = ranges.value_of(before)
         else:
             value = request.value
+        meter = self._meter
+        meter.puts += 1
+        meter.put_bytes += len(key) + len(value)
         keyspace.put(key, value, lease, before)
         if lease != held:
             self._move(key, held, lease)
@@ -152,6 +158,7 @@ class Applier:
 
     def write_delete(self, request: DeleteRangeRequest) -> bytes:
         keyspace = self.keyspace
+        self._meter.deletes += 1
         if not request.range_end:
             before = keyspace.current(request.key)
             doomed = [(request.key, before)] if before is not None and before.version else []
@@ -184,6 +191,7 @@ class Applier:
             operations[LEASE_KEYS, place] = content
 
     def _txn(self, payload: bytes) -> bytes:
+        self._meter.txns += 1
         return txn.run(self, TxnRequest.FromString(payload))
 
     def _compact(self, payload: bytes) -> bytes:
@@ -203,6 +211,8 @@ class Applier:
     def _lease_grant(self, payload: bytes) -> bytes:
         request = LeaseGrantRequest.FromString(payload)
         lease = self._lessor.grant(request.ID, request.TTL * 1000)
+        self._meter.leases_granted += 1
+        self._meter.lease_ttl_s.observe(request.TTL)
         self._store_lease(lease)
         return LeaseGrantResponse(ID=lease.id, TTL=request.TTL).SerializeToString()
 
@@ -230,6 +240,7 @@ class Applier:
     def _revoke(self, lease_id: int) -> None:
         keys = self._lessor.keys(lease_id)
         self._lessor.revoke(lease_id)
+        self._meter.leases_revoked += 1
         operations = self._overlay.filling.operations
         operations[LEASES, lease_place(lease_id)] = None
         for key in keys:
@@ -254,6 +265,8 @@ class Applier:
         lease = lessor.get(request.lease_id)
         if lease is None:
             lease = lessor.grant(request.lease_id, request.ttl_ms)
+            self._meter.leases_granted += 1
+            self._meter.lease_ttl_s.observe(request.ttl_ms / 1000)
         elif not lease.session or lease.keys - {request.key}:
             raise errors.LeaseExists  # somebody else's, or another instance's
         lease.ttl_ms = request.ttl_ms

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from kvstore.rpc import Methods
 from kvstore.wire.limits import Limits
 from kvstore.wire.protocol import Http1Factory, WireProtocol
+from kvstore.wire.traffic import Traffic
 
 
 class Server:
@@ -47,12 +48,16 @@ async def serve(
     *,
     limits: Limits | None = None,
     http1_factory: Http1Factory | None = None,
+    traffic: Traffic | None = None,
     ssl: tls.SSLContext | None = None,
 ) -> Server:
     """Serves gRPC, and HTTP/1.1 where a factory for it is given, on a bound socket."""
     settled = limits or Limits()
     connections: set[WireProtocol] = set()
     server = await asyncio.get_running_loop().create_server(
-        lambda: WireProtocol(methods, settled, connections, http1_factory), sock=sock, ssl=ssl, backlog=1024
+        lambda: WireProtocol(methods, settled, connections, http1_factory, traffic),
+        sock=sock,
+        ssl=ssl,
+        backlog=1024,
     )
     return Server(server, connections)
