@@ -63,6 +63,7 @@ class Config:
     bcrypt_cost: int
     metrics: str  # "basic", or "extensive": every call is timed
     listen_metrics_urls: tuple[Url, ...]
+    auto_disarm: bool  # the NOSPACE alarm goes by itself when there is space again
     warning_apply_s: float  # a log entry or a range that takes longer is told in the log; 0: never
     warning_unary_request_s: float
     cors: tuple[str, ...] = ("*",)  # origins a browser may call from
@@ -201,6 +202,7 @@ FLAGS: dict[str, Flag] = {
     "election-timeout": Flag("1000", _positive, "milliseconds without a leader before an election"),
     "snapshot-count": Flag("10000", _positive, "commands applied between trims of the log"),
     "quota-backend-bytes": Flag("0", int, "size at which writes are refused (0: 2 GiB, -1: none)"),
+    "auto-disarm": Flag("true", _switch, "take the NOSPACE alarm back when there is space again"),
     "max-request-bytes": Flag("1572864", _positive, "largest request"),
     "max-txn-ops": Flag("128", _positive, "most operations in one transaction"),
     "auto-compaction-mode": Flag("periodic", _one_of("periodic", "revision"), "periodic or revision"),
@@ -255,7 +257,7 @@ _REFUSED = frozenset(
     " discovery-srv-name discovery-fallback discovery-proxy config-file".split()
 )
 _REFUSED_SWITCHES = frozenset("auto-tls peer-auto-tls client-cert-auth peer-client-cert-auth".split())
-_SWITCHES = frozenset(["strict-reconfig-check", "force-new-cluster", "enable-grpc-gateway"])
+_SWITCHES = frozenset(["strict-reconfig-check", "force-new-cluster", "enable-grpc-gateway", "auto-disarm"])
 _MAYBE_NONE = frozenset(["advertise-client-urls", "listen-metrics-urls"])  # URLs that need not be given
 _FALSE = ("false", "0", "f", "F", "False", "FALSE", "")
 
@@ -378,6 +380,7 @@ def _settle(values: dict[str, Any], given: Mapping[str, str], ignored: tuple[str
         log_format=values["log-format"],
         metrics=values["metrics"],
         listen_metrics_urls=values["listen-metrics-urls"],
+        auto_disarm=values["auto-disarm"],
         warning_apply_s=values[WARNING_APPLY_FLAG],
         warning_unary_request_s=values[WARNING_UNARY_FLAG],
         cors=values["cors"],

@@ -56,7 +56,7 @@ from kvstore.replication.snapshots import SnapshotExchange
 from kvstore.replication.wal import Wal, WalError, WalMetadata
 from kvstore.replication.wal_writer import WalWriter
 from kvstore.rpc import Methods
-from kvstore.state.machine import StateMachine, stored_conf
+from kvstore.state.machine import MAP_BYTES, StateMachine, stored_conf
 from kvstore.upkeep import Upkeep, open_traffic
 from kvstore.version import CLUSTER_VERSION, ETCD_VERSION, VERSION
 from kvstore.wire.limits import Limits
@@ -237,6 +237,7 @@ class MemberProcess:
         return StateMachine.open(
             directory.db,
             quota_bytes=self.config.quota_backend_bytes,
+            map_bytes=max(MAP_BYTES, 2 * self.config.quota_backend_bytes),
             inherit_fds=(directory.lock_fd,),
             on_failure=lambda problem: self.fail(f"storage: {problem}"),
             call_soon_threadsafe=self._loop.call_soon_threadsafe,

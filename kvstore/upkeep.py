@@ -17,6 +17,7 @@ from kvstore.metrics.page import MetricsPage
 from kvstore.metrics.serving import METRICS, MetricsServer
 from kvstore.metrics.sources import Beats, Sources
 from kvstore.replication.round_trips import ROUND_TRIP, RoundTrips
+from kvstore.replication.space_alarm import SpaceAlarm
 from kvstore.wire.traffic import Traffic
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Upkeep:
         self._traffic = traffic
         self._loop = asyncio.get_running_loop()
         self._beats = Beats(config.heartbeat_interval_ms / 1000)
+        self._space_alarm = SpaceAlarm(context.driver, context.machine, auto_disarm=config.auto_disarm)
         self._round_trips = RoundTrips(transport, clock=time.perf_counter)
         context.machine.meter.slow_apply_s = config.warning_apply_s or float("inf")
         sources = Sources(
@@ -85,6 +87,7 @@ class Upkeep:
         self._traffic.at(now)
         self._beats.tick(now, self._context.driver.is_leader)
         self._round_trips.tick(now)
+        self._space_alarm.tick(now)
 
     def serves(self, kind: int, payload: bytes, reply: Reply) -> bool:
         """Another member's question, where it is one for this."""

@@ -34,7 +34,7 @@ from kvstore.pb.internal_pb2 import (
     MemberRecord,
 )
 from kvstore.pb.readiness_pb2 import AnnounceResponse
-from kvstore.state import ranges, txn
+from kvstore.state import checks, ranges, txn
 from kvstore.state.auth import AuthStore
 from kvstore.state.auth_commands import AuthCommands
 from kvstore.state.authorize import authorize_command
@@ -43,11 +43,17 @@ from kvstore.state.lessor import Lease, Lessor
 from kvstore.state.mvcc import Keyspace
 from kvstore.state.overlay import Latest, Overlay
 from kvstore.state.records import KV_AT
+from kvstore.state.space import Space
 from kvstore.state.storage_process import ALARMS, LEASE_KEYS, LEASES, MEMBERS
 from kvstore.state.tables import ALARM, ID, attachment, lease_place
 from kvstore.state.varint import field, varint
 
 Outcome = tuple[int, bytes] | errors.StoreError
+CHANGING = (
+    *(Kind.PUT, Kind.DELETE_RANGE, Kind.TXN, Kind.COMPACT),
+    *(Kind.LEASE_GRANT, Kind.LEASE_REVOKE, Kind.LEASE_EXPIRE, Kind.ANNOUNCE, Kind.ANNOUNCE_END),
+)
+"""What is refused while members are known to differ: it would make them differ more."""
 _PREV_KV, _DELETED, _PREV_KVS = b"\x12", b"\x10", b"\x1a"
 
 
@@ -63,6 +69,7 @@ class Applier:
         alarms: list[AlarmMember],
         compaction: Compaction,
         auth: AuthStore,
+        space: Space,
     ) -> None:
         self.keyspace = keyspace
         self._meter = keyspace.meter
@@ -90,6 +97,9 @@ class Applier:
             Kind.AUTHORIZED: self._authorized,
             **self._auth_commands.effects(),
         }
+        self._space = space
+        self._unalarmed = dict(self._effects)
+        self._alarms_changed()
 
     def begin(self, index: int) -> None:
         """The commands that follow are of the entry at this index."""
@@ -291,7 +301,38 @@ class Applier:
             self._revoke(lease.id)
         return b""
 
-    # Members, alarms
+    # Alarms
+
+    def _alarms_changed(self) -> None:
+        """Another table of effects while an alarm is up, so that no command asks for one when none is. The alarms
+        are part of the state, so every member refuses the same commands."""
+        raised = {alarm.alarm for alarm in self._alarms}
+        self._space.alarmed = AlarmType.NOSPACE in raised
+        self._effects.update(self._unalarmed)
+        if AlarmType.NOSPACE in raised:
+            self._effects |= {
+                Kind.PUT: _no_space,
+                Kind.LEASE_GRANT: _no_space,
+                Kind.TXN: self._txn_without_space,
+                Kind.ANNOUNCE: self._announce_without_space,
+            }
+        if AlarmType.CORRUPT in raised:
+            self._effects |= dict.fromkeys(CHANGING, _corrupt)
+
+    def _txn_without_space(self, payload: bytes) -> bytes:
+        request = TxnRequest.FromString(payload)
+        if checks.put_cost(request):
+            raise errors.NoSpace
+        self._meter.txns += 1
+        return txn.run(self, request)
+
+    def _announce_without_space(self, payload: bytes) -> bytes:
+        """Who is there already may come back."""
+        if self._lessor.get(Announce.FromString(payload).lease_id) is None:
+            raise errors.NoSpace
+        return self._announce(payload)
+
+    # Members
 
     def _member_publish(self, payload: bytes) -> bytes:
         """A member says its name, where clients reach it and which data directory it lives on. Where other
@@ -342,8 +383,18 @@ class Applier:
                 self._alarms.sort(key=lambda each: (each.alarm, each.memberID))
                 operations[ALARMS, ALARM.pack(alarm.alarm, alarm.memberID)] = b""
             met = [alarm]
+            self._alarms_changed()
         elif request.action == AlarmRequest.DEACTIVATE:
             for each in met:
                 self._alarms.remove(each)
                 operations[ALARMS, ALARM.pack(each.alarm, each.memberID)] = None
+            self._alarms_changed()
         return AlarmResponse(alarms=met).SerializeToString()
+
+
+def _no_space(payload: bytes) -> bytes:
+    raise errors.NoSpace
+
+
+def _corrupt(payload: bytes) -> bytes:
+    raise errors.Corrupt

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from kvstore import errors
 from kvstore.commands import decode_commands, decode_header
-from kvstore.pb.etcdserverpb_pb2 import AlarmType, RangeRequest, TxnRequest
+from kvstore.pb.etcdserverpb_pb2 import RangeRequest, TxnRequest
 from kvstore.pb.internal_pb2 import MemberRecord
 from kvstore.state import ranges, snapshot, tables, txn
 from kvstore.state.apply import Applier, Outcome
@@ -30,10 +30,13 @@ from kvstore.state.meters import StateMeter
 from kvstore.state.mvcc import Keyspace
 from kvstore.state.overlay import Overlay
 from kvstore.state.records import FLAGS_AT
+from kvstore.state.space import Space
 from kvstore.state.storage_process import MEMBERS, META, encode_frame
 from kvstore.state.watch_hub import WatchHub
 
 MAP_BYTES = 64 << 30
+CEILING_SHARE = 0.9
+"""Of the map, at which writes are refused also without a quota: a map that is full would stop the member."""
 SUBMIT_RECORDS = 5_000
 SUBMIT_BYTES = 16 << 20
 SUBMIT_AFTER_S = 0.1
@@ -83,7 +86,6 @@ class StateMachine:
         self._directory = directory
         self._in_process = backend == "sync"
         self._map_bytes = map_bytes
-        self._quota_bytes = quota_bytes
         self._sync = sync
         self._inherit_fds = tuple(inherit_fds)
         self._on_failure = on_failure
@@ -96,6 +98,7 @@ class StateMachine:
         self.on_auth: Callable[[], None] = _nothing
         """Called in the turn after users, roles or permissions changed, before watchers are handed anything."""
         self.meter = StateMeter()
+        self.space = Space(quota_bytes, int(map_bytes * CEILING_SHARE))
         self._copying = threading.Lock()  # held while a snapshot reads the environment
         self._broken = False
         self._load()
@@ -289,17 +292,14 @@ class StateMachine:
         """Transactions that read the database, of other processes too."""
         return int(self._reader.env.info()["num_readers"])
 
+    def measure_space(self) -> None:
+        self.space.measured(self.db_size_in_use + self.backlog_bytes)
+
     @property
     def over_quota(self) -> bool:
         """Whether writes that take space are refused: the quota is reached, or the alarm says it was."""
-        if any(alarm.alarm == AlarmType.NOSPACE for alarm in self.alarms):
-            return True
-        return self.quota_reached
-
-    @property
-    def quota_reached(self) -> bool:
-        """What a member raises the NOSPACE alarm for."""
-        return 0 < self._quota_bytes <= self.db_size_in_use + self.backlog_bytes
+        self.measure_space()
+        return self.space.alarmed or self.space.used >= self.space.quota
 
     # Storing
 
@@ -408,8 +408,10 @@ class StateMachine:
             self.alarms,
             self._compaction,
             self.auth,
+            self.space,
         )
         self.db_size, self.db_size_in_use = reader.sizes()
+        self.measure_space()
 
     def _applied(self, index: int, term: int) -> None:
         self.applied_index, self.applied_term = index, term
@@ -466,6 +468,7 @@ class StateMachine:
         self.keyspace.committed_revision = first.last_revision
         self.durable_index = first.applied_index
         self.db_size, self.db_size_in_use = self._reader.sizes()
+        self.measure_space()
         if self.on_durable is not None:
             self.on_durable(self.durable_index)
         if not self._compaction.done or self._overlay.generations[0] is not self._overlay.filling:
