@@ -66,6 +66,11 @@ class Config:
     bcrypt_cost: int
     client_tls: TlsSettings
     peer_tls: TlsSettings
+    metrics: str  # "basic", or "extensive": every call is timed
+    listen_metrics_urls: tuple[Url, ...]
+    auto_disarm: bool  # the NOSPACE alarm goes by itself when there is space again
+    warning_apply_s: float  # a log entry or a range that takes longer is told in the log; 0: never
+    warning_unary_request_s: float
     cors: tuple[str, ...] = ("*",)  # origins a browser may call from
     host_whitelist: tuple[str, ...] = ("*",)  # names a request without TLS may ask for
     enable_grpc_gateway: bool = True
@@ -195,6 +200,8 @@ class Flag:
 
 
 PROGRESS_FLAG = "experimental-watch-progress-notify-interval"
+WARNING_APPLY_FLAG = "experimental-warning-apply-duration"
+WARNING_UNARY_FLAG = "experimental-warning-unary-request-duration"
 FLAGS: dict[str, Flag] = {
     "name": Flag("default", str, "human-readable name of this member"),
     "data-dir": Flag("", str, "the member's directory (default ${name}.etcd)"),
@@ -209,6 +216,7 @@ FLAGS: dict[str, Flag] = {
     "election-timeout": Flag("1000", _positive, "milliseconds without a leader before an election"),
     "snapshot-count": Flag("10000", _positive, "commands applied between trims of the log"),
     "quota-backend-bytes": Flag("0", int, "size at which writes are refused (0: 2 GiB, -1: none)"),
+    "auto-disarm": Flag("true", _switch, "take the NOSPACE alarm back when there is space again"),
     "max-request-bytes": Flag("1572864", _positive, "largest request"),
     "max-txn-ops": Flag("128", _positive, "most operations in one transaction"),
     "auto-compaction-mode": Flag("periodic", _one_of("periodic", "revision"), "periodic or revision"),
@@ -224,6 +232,10 @@ FLAGS: dict[str, Flag] = {
     "auth-token": Flag("simple", str, "simple, or jwt,sign-method=...,pub-key=FILE,priv-key=FILE,ttl=5m"),
     "auth-token-ttl": Flag("300", _positive, "seconds a simple token lasts without being used"),
     "bcrypt-cost": Flag("10", _bcrypt_cost, "how long a password's hash takes: one more is twice as long"),
+    "metrics": Flag("basic", _one_of("basic", "extensive"), "extensive: every call is timed, by method"),
+    "listen-metrics-urls": Flag("", _urls, "URLs, without TLS, to serve /metrics and probes on as well"),
+    WARNING_APPLY_FLAG: Flag("100ms", parse_duration, "a log line for what takes longer to apply (0: never)"),
+    WARNING_UNARY_FLAG: Flag("300ms", parse_duration, "a log line for a call that takes longer (0: never)"),
     "log-level": Flag("info", _one_of("debug", "info", "warn", "error", "panic", "fatal"), "log threshold"),
     "log-format": Flag("json", _one_of("json", "console"), "json or console"),
 }
@@ -242,13 +254,13 @@ _IGNORED_SWITCHES = frozenset(
 _IGNORED_VALUES = frozenset(
     "wal-dir max-snapshots max-wals backend-bbolt-freelist-type backend-batch-interval backend-batch-limit"
     " grpc-keepalive-min-time grpc-keepalive-interval grpc-keepalive-timeout v2-deprecation"
-    " metrics listen-metrics-urls logger log-outputs log-rotation-config-json"
+    " logger log-outputs log-rotation-config-json"
     " max-concurrent-streams client-cert-file client-key-file"
     " experimental-distributed-tracing-address experimental-distributed-tracing-service-name"
     " experimental-distributed-tracing-instance-id experimental-distributed-tracing-sampling-rate"
     " experimental-corrupt-check-time experimental-compaction-batch-limit"
     " experimental-compaction-sleep-interval"
-    " experimental-warning-apply-duration experimental-warning-unary-request-duration feature-gates"
+    " feature-gates"
     " experimental-bootstrap-defrag-threshold-megabytes experimental-compact-hash-check-time"
     " experimental-snapshot-catchup-entries proxy proxy-failure-wait"
     " proxy-refresh-interval proxy-dial-timeout proxy-write-timeout proxy-read-timeout".split()
@@ -312,7 +324,11 @@ def load(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
     for name, flag in FLAGS.items():
         text = given.get(name, flag.default)
         try:
-            values[name] = flag.parse(text) if text or name not in ("advertise-client-urls",) else ()
+            values[name] = (
+                flag.parse(text)
+                if text or name not in ("advertise-client-urls", "listen-metrics-urls")
+                else ()
+            )
         except ValueError as problem:
             raise FlagError(f'invalid value "{text}" for flag -{name}: {problem}') from None
     ignored = tuple(sorted(name for name in from_arguments if name in _IGNORED_SWITCHES | _IGNORED_VALUES))
@@ -342,6 +358,9 @@ def _settle(values: dict[str, Any], given: Mapping[str, str], ignored: tuple[str
         raise ConfigError(
             f"--election-timeout[{election}ms] is too long, and should be set less than 50000ms"
         )
+    for url in values["listen-metrics-urls"]:
+        if url.scheme != "http":
+            raise ConfigError(f"--listen-metrics-urls is served without TLS: {url}")
     try:
         _retention(values["auto-compaction-mode"], values["auto-compaction-retention"])
     except ValueError as problem:
@@ -377,6 +396,11 @@ def _settle(values: dict[str, Any], given: Mapping[str, str], ignored: tuple[str
         force_new_cluster=values["force-new-cluster"],
         log_level=values["log-level"],
         log_format=values["log-format"],
+        metrics=values["metrics"],
+        listen_metrics_urls=values["listen-metrics-urls"],
+        auto_disarm=values["auto-disarm"],
+        warning_apply_s=values[WARNING_APPLY_FLAG],
+        warning_unary_request_s=values[WARNING_UNARY_FLAG],
         cors=values["cors"],
         host_whitelist=values["host-whitelist"],
         enable_grpc_gateway=values["enable-grpc-gateway"],

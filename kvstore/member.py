@@ -56,11 +56,12 @@ from kvstore.replication.snapshots import SnapshotExchange
 from kvstore.replication.wal import Wal, WalError, WalMetadata
 from kvstore.replication.wal_writer import WalWriter
 from kvstore.rpc import Methods
-from kvstore.state.machine import StateMachine, stored_conf
+from kvstore.state.machine import MAP_BYTES, StateMachine, stored_conf
 from kvstore.tls.contexts import TlsError
 from kvstore.tls.dialing import Dialing
 from kvstore.tls.door import Door
 from kvstore.tls.keeper import open_side
+from kvstore.upkeep import Upkeep, open_traffic
 from kvstore.version import CLUSTER_VERSION, ETCD_VERSION, VERSION
 from kvstore.wire.limits import Limits
 from kvstore.wire.server import Server, serve
@@ -119,7 +120,7 @@ class MemberProcess:
         self._servers: list[Server] = []
         self._published = False
         self._tick_timer: asyncio.TimerHandle | None = None
-        self._no_space_raised = False
+        self._upkeep: Upkeep | None = None  # peers may ask before there is one
         self._removed_at: dict[int, float] = {}
         self._removals: set[asyncio.Task[None]] = set()
 
@@ -138,6 +139,7 @@ class MemberProcess:
         )
         self._token_options = token_options(config.auth_token)
         client_sockets = [bind(url) for url in config.listen_client_urls]
+        self._metrics_sockets = [bind(url) for url in config.listen_metrics_urls]
         peer_sockets = [bind(url) for url in config.listen_peer_urls]
         self._ids = identity.initial_members(config.initial_cluster, config.initial_cluster_token)
         self._directory = acquire(config.data_dir)
@@ -250,6 +252,7 @@ class MemberProcess:
         return StateMachine.open(
             directory.db,
             quota_bytes=self.config.quota_backend_bytes,
+            map_bytes=max(MAP_BYTES, 2 * self.config.quota_backend_bytes),
             inherit_fds=(directory.lock_fd,),
             on_failure=lambda problem: self.fail(f"storage: {problem}"),
             call_soon_threadsafe=self._loop.call_soon_threadsafe,
@@ -428,10 +431,29 @@ class MemberProcess:
         }
         methods = context.guard.wrap({**services, **ReflectionService(services).methods()})
         self._http = HttpServer(context, methods)
+        traffic = open_traffic(self.config)
+        self._upkeep = Upkeep(
+            context,
+            methods=methods,
+            traffic=traffic,
+            transport=self.transport,
+            log_writer=self._log_writer,
+            keeper=self.keeper,
+            changes=self.changes,
+            watches=self.watches,
+        )
+        await self._upkeep.serve(self._http, self._metrics_sockets)
         limits = Limits(max_message_bytes=self.config.max_request_bytes + (512 << 10))
         for url, sock in zip(self.config.listen_client_urls, sockets):
             guard = self._client_door.guard if self._client_door and url.scheme == "https" else None
-            server = await serve(sock, methods, limits=limits, http1_factory=self._http.protocol, guard=guard)
+            server = await serve(
+                sock,
+                methods,
+                limits=limits,
+                http1_factory=self._http.protocol,
+                guard=guard,
+                traffic=traffic,
+            )
             self._servers.append(server)
 
     def _tokens(self) -> Tokens:
@@ -470,6 +492,8 @@ class MemberProcess:
         self.watches.tick()
         self.changes.tick()
         self._guard.tokens.tick()
+        if self._upkeep is not None:
+            self._upkeep.tick()
         self._reconcile_peers()
         self._publish()
         if self.driver.is_leader:
@@ -594,6 +618,8 @@ class MemberProcess:
     ) -> None:
         if kind == CHANGE_MEMBERS:
             self.changes.serve(payload, reply)
+        elif self._upkeep is not None and self._upkeep.serves(kind, payload, reply):
+            pass
         elif kind >= RENEW:
             self.keeper.serve(kind, payload, reply)
         else:
@@ -664,6 +690,8 @@ class MemberProcess:
             self._tick_timer.cancel()
         self.driver.stop()
         await self._http.close()
+        if self._upkeep is not None:
+            await self._upkeep.close()
         await self.snapshots.close()
         await self._transfers.close()
         await self.transport.close()

@@ -19,6 +19,7 @@ from kvstore.api.guard import Call, Guard
 from kvstore.api.tokens import SimpleTokens, Tokens
 from kvstore.commands import Kind
 from kvstore.config import Config
+from kvstore.meters import HealthMeter
 from kvstore.replication.driver import Driver
 from kvstore.replication.outbox import Done, Outcome
 from kvstore.rpc import Status, UnaryCall
@@ -54,6 +55,7 @@ class Context:
     call_later: Callable[[float, Callable[[], None]], object]
     tokens: Tokens | None = None  # None: simple ones
     certificates: bool = False  # --client-cert-auth: a client's certificate names its user
+    health: HealthMeter = field(default_factory=HealthMeter)
     auth: AuthStore = field(init=False)
     guard: Guard = field(init=False)
     _prefix: bytes = b""

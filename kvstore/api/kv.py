@@ -21,6 +21,7 @@ from kvstore.pb.etcdserverpb_pb2 import (
 from kvstore.replication.outbox import Outcome
 from kvstore.rpc import Methods, UnaryCall, UnaryMethod
 from kvstore.state import checks
+from kvstore.state.space import PUT_COST
 
 PHYSICAL_POLL_S = 0.01
 
@@ -28,6 +29,7 @@ PHYSICAL_POLL_S = 0.01
 class KvService:
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._space = context.machine.space
         self._max_request_bytes = context.config.max_request_bytes
         self._max_txn_ops = context.config.max_txn_ops
 
@@ -46,7 +48,8 @@ class KvService:
             return
         try:
             checks.check_put(request)
-            self._admit(data)
+            self._check_size(data)
+            self._space.admit(PUT_COST + len(data))
         except errors.StoreError as problem:
             fail(call, problem)
             return
@@ -111,10 +114,10 @@ class KvService:
         try:
             checks.check_txn(request, self._max_txn_ops)
             if not checks.is_read_only(request):
-                if checks.has_put(request):
-                    self._admit(data)
-                else:
-                    self._check_size(data)
+                self._check_size(data)
+                cost = checks.put_cost(request)
+                if cost:
+                    self._space.admit(cost)
                 self._write(call, Kind.TXN, data)
                 return
         except errors.StoreError as problem:
@@ -144,13 +147,6 @@ class KvService:
     def _check_size(self, data: bytes) -> None:
         if len(data) > self._max_request_bytes:
             raise errors.RequestTooLarge
-
-    def _admit(self, data: bytes) -> None:
-        """What a write that takes space must pass. Raises RequestTooLarge, NoSpace."""
-        if len(data) > self._max_request_bytes:
-            raise errors.RequestTooLarge
-        if self._context.machine.over_quota:
-            raise errors.NoSpace
 
     def _answer_range(self, call: UnaryCall, request: RangeRequest) -> None:
         if call.cancelled:

@@ -30,6 +30,7 @@ from kvstore.pb.etcdserverpb_pb2 import (
 from kvstore.replication.lease_keeper import LeaseKeeper
 from kvstore.rpc import Methods, Status, StreamCall, StreamMethod, UnaryCall, UnaryMethod
 from kvstore.state.auth import Identity
+from kvstore.state.space import LEASE_COST
 
 TTL_MAX_S = 9_000_000_000
 PACKED = struct.Struct(">q")
@@ -60,8 +61,10 @@ class LeaseService:
         if request.TTL > TTL_MAX_S:
             fail(call, errors.LeaseTtlTooLarge())
             return
-        if self._context.machine.over_quota:
-            fail(call, errors.NoSpace())
+        try:
+            self._context.machine.space.admit(LEASE_COST)
+        except errors.NoSpace as problem:
+            fail(call, problem)
             return
         lease_id = request.ID or self._new_id()
         ttl_s = max(request.TTL, self._ttl_min_s)

@@ -101,7 +101,7 @@ class AnnounceStream:
     def _announce(self, request: Announcement) -> None:
         self._check(request)
         context = self._context
-        if context.machine.over_quota:
+        if context.machine.over_quota and context.machine.lessor.get(request.lease_id) is None:
             raise errors.NoSpace
         self._key, self._lease_id = request.key, request.lease_id
         self._ttl_ms = request.ttl_ms or TTL_DEFAULT_MS

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from random import Random
+from time import perf_counter
 
 from google.protobuf.message import DecodeError
 
 from kvstore import errors
 from kvstore.api.context import Context, varint
 from kvstore.api.errors import status_of
+from kvstore.meters import WatchMeter
 from kvstore.pb.etcdserverpb_pb2 import WatchCreateRequest, WatchRequest
 from kvstore.rpc import Methods, Status, StreamCall, StreamMethod
 from kvstore.state.auth import Access, Identity
@@ -25,6 +27,7 @@ from kvstore.state.watch_hub import Watcher
 BUFFER_BYTES_MAX = 4 << 20
 WATCHES_PER_STREAM_MAX = 100_000
 NO_ID = -1
+SENDS_PER_SAMPLE = 16
 _CREATED, _CANCELED, _FRAGMENT = b"\x18\x01", b"\x20\x01", b"\x38\x01"
 _EVENT_TAG = 0x5A
 CODE_NAMES = {
@@ -45,6 +48,8 @@ class WatchService:
         self.fragment_bytes = context.config.max_request_bytes + (512 << 10)
         self._progress_interval_s = context.config.watch_progress_notify_interval_s
         self._patience_s = 3 * context.config.election_timeout_ms / 1000
+        self.meter = WatchMeter()
+        self.sends = 0
         context.guard.changed.append(self._permissions_changed)
 
     def methods(self) -> Methods:
@@ -83,6 +88,10 @@ class WatchService:
     def progress_after(self, now: float) -> float:
         """When an idle watch tells its progress next: after the configured interval and up to a tenth more."""
         return now + self._progress_interval_s * (1 + 0.1 * self._random.random())
+
+    @property
+    def stream_count(self) -> int:
+        return len(self._streams)
 
     @property
     def watchers(self) -> int:
@@ -132,12 +141,16 @@ class WatchStream:
             self._finish(Status.INTERNAL, f"grpc: error unmarshalling request: {problem}")
             return
         kind = request.WhichOneof("request_union")
+        began = perf_counter()
         if kind == "create_request":
             self._create(request.create_request)
         elif kind == "cancel_request":
             self._cancel(request.cancel_request.watch_id)
         elif kind == "progress_request":
             self._progress()
+            self._service.meter.progress.observe(perf_counter() - began)
+            return
+        self._service.meter.control.observe(perf_counter() - began)
 
     def half_closed(self) -> None:
         """Only ends the sending of requests: the client goes on listening, as curl through the gateway does."""
@@ -246,12 +259,24 @@ class WatchStream:
         watch = self._by_watcher.get(watcher)
         if watch is None:
             return
+        service = self._service
         if watch.progress_at is not None:
-            watch.progress_at = self._service.progress_after(self._context.now())
+            watch.progress_at = service.progress_after(self._context.now())
         if watcher.behind:
             # As etcd: of a stretch of history the header tells how far the store is. Clients take a revision
             # below that of `created` for a store that was set back.
             revision = self._context.machine.revision
+        service.sends += 1
+        if service.sends % SENDS_PER_SAMPLE:
+            self._send_events(watch, revision, encoded)
+            return
+        began = perf_counter()
+        self._send_events(watch, revision, encoded)
+        seconds = perf_counter() - began
+        service.meter.events.observe(seconds, SENDS_PER_SAMPLE)
+        service.meter.per_event.observe(seconds / max(1, count), SENDS_PER_SAMPLE)
+
+    def _send_events(self, watch: Watch, revision: int, encoded: bytes) -> None:
         if watch.fragment and len(encoded) > self._fragment_bytes:
             pieces = list(_fragments(encoded, self._fragment_bytes))
             for piece in pieces[:-1]:

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kvstore import errors
 from kvstore.api.errors import status_of
 from kvstore.http.pages import Page, Query, Route, json_page
+from kvstore.meters import HealthMeter
 from kvstore.pb.etcdserverpb_pb2 import AlarmType, RangeRequest
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _ONE_KEY = RangeRequest(key=b"\0", keys_only=True, limit=1, serializable=True)
 class Checks:
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._meter = context.health
         self._disk_probe: asyncio.Future[None] | None = None
 
     def routes(self) -> list[Route]:
@@ -52,9 +54,9 @@ class Checks:
         }
         return [
             Route("/health", self.health),
-            *probe_routes("/livez", live),
-            *probe_routes("/readyz", ready),
-            *probe_routes("/writez", write),
+            *probe_routes("/livez", live, self._meter),
+            *probe_routes("/readyz", ready, self._meter),
+            *probe_routes("/writez", write, self._meter),
         ]
 
     async def health(self, query: Query) -> Page:
@@ -70,6 +72,7 @@ class Checks:
         else:
             problem = await (self.serializable_read() if local else self.linearizable_read())
             reason = f"RANGE ERROR:{problem}" if problem else ""
+        self._meter.told(not reason)
         return json_page({"health": "false" if reason else "true", "reason": reason}, 503 if reason else 200)
 
     async def serializable_read(self) -> str:
@@ -146,8 +149,15 @@ class Checks:
         return ""
 
 
-def probe_routes(root: str, checks: Mapping[str, Check]) -> list[Route]:
+def probe_routes(root: str, checks: Mapping[str, Check], meter: HealthMeter | None = None) -> list[Route]:
     """The probe itself, and each of its checks alone below it."""
+
+    async def run(chosen: Mapping[str, Check], query: Query) -> Page:
+        reasons = await asyncio.gather(*(check() for check in chosen.values()))
+        if meter is not None:
+            for name, reason in zip(chosen, reasons):
+                meter.checked(root.lstrip("/"), name, not reason)
+        return _told(chosen, reasons, query)
 
     async def whole(query: Query) -> Page:
         allowed, excluded = _names(query, "allowlist"), _names(query, "exclude")
@@ -157,19 +167,18 @@ def probe_routes(root: str, checks: Mapping[str, Check]) -> list[Route]:
         if unknown:  # to run none of what was asked for and say ok would be a false promise
             return Page(f"there is no check {unknown}; there are {', '.join(checks)}\n", 400)
         chosen = [name for name in checks if (name in allowed if allowed else name not in excluded)]
-        return await _run({name: checks[name] for name in chosen}, query)
+        return await run({name: checks[name] for name in chosen}, query)
 
     def alone(name: str) -> Route:
         async def one(query: Query) -> Page:
-            return await _run({name: checks[name]}, query)
+            return await run({name: checks[name]}, query)
 
         return Route(f"{root}/{name}", one)
 
     return [Route(root, whole), *map(alone, checks)]
 
 
-async def _run(checks: Mapping[str, Check], query: Query) -> Page:
-    reasons = await asyncio.gather(*(check() for check in checks.values()))
+def _told(checks: Mapping[str, Check], reasons: Sequence[str], query: Query) -> Page:
     lines = "".join(
         f"[-]{name} failed: {reason}\n" if reason else f"[+]{name} ok\n"
         for name, reason in zip(checks, reasons)

@@ -30,7 +30,8 @@ GOODBYE_S = 0.5  # for replies under way when the member stops
 
 
 class HttpServer:
-    def __init__(self, context: Context, methods: Methods) -> None:
+    def __init__(self, context: Context, methods: Methods | None) -> None:
+        """methods None: pages alone."""
         self._context = context
         self._methods = methods
         self._loading: asyncio.Task[web.AppRunner] | None = None
@@ -65,7 +66,7 @@ class HttpServer:
 
         config = self._context.config
         gateway = None
-        if config.enable_grpc_gateway:
+        if config.enable_grpc_gateway and self._methods is not None:
             gateway = Gateway(self._methods, message_bytes_max=config.max_request_bytes + (512 << 10))
         access = AccessControl(origins=config.cors, hosts=config.host_whitelist)
         self._app = App(

@@ -161,6 +161,8 @@ class Driver:
         self._progress_at = 0.0
         self._leader_id = 0
         self._term = node.term
+        self.leader_changes = 0
+        self.failed_proposals = 0
         self._config_waiters: list[_ConfigWaiter] = []
         self.on_config: list[Callable[[ConfState, Sequence[MemberRecord], bool], None]] = []
         """Called with (configuration, members it brings, whether it is applied): first when it is in force here,
@@ -235,6 +237,14 @@ class Driver:
     @property
     def persisted_to(self) -> int:
         return self._persisted_to
+
+    @property
+    def read_retries(self) -> int:
+        return self._reads.retries
+
+    @property
+    def read_timeouts(self) -> int:
+        return self._reads.timeouts
 
     @property
     def unapplied(self) -> int:
@@ -518,6 +528,7 @@ class Driver:
                 self._report(problem)
 
     def _finish(self, pending: Pending, error: errors.StoreError) -> None:
+        self.failed_proposals += len(pending.waiters)
         for done in pending.waiters:
             try:
                 done(error)
@@ -529,6 +540,8 @@ class Driver:
     def _leadership_changed(self) -> None:
         node = self.node
         changed = (node.leader_id, node.term) != (self._leader_id, self._term)
+        if node.leader_id and node.leader_id != self._leader_id:
+            self.leader_changes += 1
         self._leader_id, self._term = node.leader_id, node.term
         if changed and node.leader_id:
             self._resend(self._now())

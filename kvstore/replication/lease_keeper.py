@@ -15,7 +15,7 @@ from kvstore import errors
 from kvstore.commands import Kind
 from kvstore.pb.internal_pb2 import LeaseExpire
 from kvstore.replication.driver import Driver
-from kvstore.replication.outbox import Outcome
+from kvstore.replication.outbox import Done, Outcome
 from kvstore.state.lessor import EXPIRED
 from kvstore.state.machine import StateMachine
 from raft import Role
@@ -65,6 +65,8 @@ class LeaseKeeper:
         driver.on_role.append(self._role_changed)
         driver.on_turn.append(self._begin_time)
         self._timer_at: float | None = None
+        self.renewed = 0
+        self.expired = 0
         self._leading = False
         self._term = 0  # in which it began to lead
 
@@ -115,8 +117,17 @@ class LeaseKeeper:
             sessions = [lease.session if lease is not None else 0 for lease in leases]
             if any(sessions):
                 expire.sessions.extend(sessions)
-            self._driver.propose(Kind.LEASE_EXPIRE, expire.SerializeToString(), _ignore)
+            self._driver.propose(Kind.LEASE_EXPIRE, expire.SerializeToString(), self._expired(len(ids)))
         self._wake_in_time()
+
+    def _expired(self, count: int) -> Done:
+        """An expiry that failed is proposed again by a later tick."""
+
+        def done(outcome: Outcome) -> None:
+            if isinstance(outcome, tuple):
+                self.expired += count
+
+        return done
 
     def renew(self, lease_id: int, done: Renewed) -> None:
         """done(milliseconds of the whole TTL, None); done(None, None) where the lease is gone."""
@@ -196,10 +207,7 @@ class LeaseKeeper:
             if left == EXPIRED:
                 self._call_later(EXPIRED_RETRY_S, lambda: self._ask(kind, lease_id, done, deadline))
             else:
+                self.renewed += left is not None
                 done(left, None)
 
         self._driver.read(confirmed)
-
-
-def _ignore(outcome: Outcome) -> None:
-    """An expiry that failed is proposed again by a later tick."""

@@ -86,6 +86,8 @@ class MemberChanges:
         self._call_later = call_later
         self._timeout_s = timeout_s
         self._promote_at = 0.0
+        self.promotions = 0  # of learners, while this member led
+        self.failed_promotions: dict[str, int] = {}  # by the error's name
 
     # Asking
 
@@ -139,9 +141,21 @@ class MemberChanges:
             elif change.action == MemberChange.REMOVE:
                 self._remove(change.ID, done)
             else:
+                done = self._counted(done)
                 self._promote(change.ID, done)
         except errors.StoreError as refusal:
             done(0, refusal)
+
+    def _counted(self, done: Done) -> Done:
+        def promoted(member_id: int, problem: errors.StoreError | None) -> None:
+            if problem is None:
+                self.promotions += 1
+            else:
+                name = type(problem).__name__
+                self.failed_promotions[name] = self.failed_promotions.get(name, 0) + 1
+            done(member_id, problem)
+
+        return promoted
 
     def _add(self, change: MemberChange, done: Done) -> None:
         conf, urls = self._driver.node.conf, set(change.peerURLs)
@@ -255,7 +269,7 @@ class MemberChanges:
             changes = [Change(ChangeKind.ADD_VOTER, learner)]
             if record.replaces in conf.voters:
                 changes.append(Change(ChangeKind.REMOVE, record.replaces))
-            self._propose(changes, [], learner, _ignore)
+            self._propose(changes, [], learner, self._counted(_ignore))
             return
 
 

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from google.protobuf.message import DecodeError
 
 from kvstore import log
+from kvstore.meters import PeerMeter
 from kvstore.pb.internal_pb2 import PeerHello, PeerWelcome
 from kvstore.replication.codec import PROTOCOL, PeerProtocolError, decode_message, encode_message
 from raft.messages import InstallSnapshot, Message
@@ -303,12 +304,15 @@ class _End(asyncio.Protocol):
     def __init__(self) -> None:
         self.parser = FrameParser()
         self.transport: asyncio.Transport | None = None
+        self.meter: PeerMeter | None = None
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
+        if self.meter is not None:
+            self.meter.received_bytes += len(data)
         try:
             frames = self.parser.feed(data)
             if frames:
@@ -325,6 +329,8 @@ class _End(asyncio.Protocol):
         raise NotImplementedError
 
     def malformed(self, error: PeerProtocolError) -> None:
+        if self.meter is not None:
+            self.meter.received_failures += 1
         address = self.transport.get_extra_info("peername") if self.transport else None
         host = address[0] if isinstance(address, tuple) else ""
         if _is_news(f"{host} {error}", asyncio.get_running_loop().time()):

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kvstore import log
+from kvstore.meters import PeerMeter
 from kvstore.pb.etcdserverpb_pb2 import Member
 from kvstore.pb.internal_pb2 import PeerHello, PeerWelcome
 from kvstore.replication.peer_protocol import (
@@ -94,6 +95,7 @@ class PeerLink:
         self.urls = list(urls)
         self.nudge = asyncio.Event()  # the peer has dialed here, so it is up: dial it now
         self._owner = owner
+        self._meter = owner.meter(node_id)
         self._connection: Dialer | None = None
         self._told = ""  # what the log said last of why the peer cannot be spoken to
         self._queued: list[bytes] = []
@@ -124,6 +126,7 @@ class PeerLink:
         if transport.get_write_buffer_size() + size > self._owner.send_buffer_bytes_max:
             return False
         transport.write(b"".join(parts))
+        self._meter.sent_bytes += size
         return True
 
     def queue(self, parts: Iterable[bytes]) -> bool:
@@ -197,6 +200,7 @@ class PeerLink:
             self._owner.callbacks.on_refused(self.node_id, welcome)
             return False
         self._connection = connection
+        connection.meter = self._meter
         log.info("connected to a peer", remote_peer_id=f"{self.node_id:x}", url=url)
         return True
 
@@ -321,6 +325,7 @@ class PeerTransport:
         self._peers = {node_id: list(urls) for node_id, urls in peers.items() if node_id != self_id}
         self._links: dict[int, PeerLink] = {}
         self._servers: list[asyncio.Server] = []
+        self._meters: dict[int, PeerMeter] = {}
         self._accepted: set[Acceptor] = set()
         self._speaking: dict[int, Acceptor] = {}  # the one raft connection from each member
         self._unreachable: set[int] = set()
@@ -357,6 +362,7 @@ class PeerTransport:
     async def remove_peer(self, node_id: int) -> None:
         """Takes leave of a member: what is queued for it still goes; nothing of it is heard again."""
         self._peers.pop(node_id, None)
+        self._meters.pop(node_id, None)
         speaking = self._speaking.pop(node_id, None)
         if speaking is not None:
             speaking.abort()
@@ -389,6 +395,9 @@ class PeerTransport:
         number, self._next_request = self._next_request, self._next_request + 1
         link.request(number, kind, payload, timeout_s, done)
 
+    def meter(self, node_id: int) -> PeerMeter:
+        return self._meters.setdefault(node_id, PeerMeter())
+
     def connected(self, node_id: int) -> bool:
         return node_id in self._links and self._links[node_id].connected
 
@@ -412,6 +421,7 @@ class PeerTransport:
 
     def report_unreachable(self, node_id: int) -> None:
         """At most once a turn, and never from inside send()."""
+        self.meter(node_id).sent_failures += 1
         if not self._unreachable:
             asyncio.get_running_loop().call_soon(self._report)
         self._unreachable.add(node_id)
@@ -454,6 +464,7 @@ class PeerTransport:
         if hello.channel != "raft":
             return welcome, None
         keep_alive(transport)
+        acceptor.meter = self.meter(hello.from_id)
         before = self._speaking.get(hello.from_id)
         if before is not None:
             before.abort()  # the member dials anew only when its old connection is dead

@@ -28,6 +28,8 @@ class ReadRounds:
     timeout_s: float
     retry_s: float
     _next_context: int
+    retries: int = 0  # rounds that had to be started again
+    timeouts: int = 0  # reads that were given up
     _joining: list[tuple[float, ReadDone]] = field(default_factory=list)
     _asking: dict[int, Round] = field(default_factory=dict)
     _answered: list[Round] = field(default_factory=list)
@@ -57,6 +59,7 @@ class ReadRounds:
         if round_ is None:
             return False
         self._joining = round_.waiters + self._joining
+        self.retries += 1
         return True
 
     def ready(self, applied: int) -> list[ReadDone]:
@@ -84,6 +87,7 @@ class ReadRounds:
         for round_ in [*self._asking.values(), *self._answered]:
             round_.waiters, gone = _split(round_.waiters, now)
             late += gone
+        self.timeouts += len(late)
         return late
 
     def close(self) -> list[ReadDone]:

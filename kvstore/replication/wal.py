@@ -120,6 +120,7 @@ class Wal:
         self._number = 1  # of the next frame
         self._chain = 0
         self._failure: WalFailed | None = None
+        self.written_bytes = 0
 
     @staticmethod
     def exists(directory: str, disk: Disk) -> bool:
@@ -266,6 +267,7 @@ class Wal:
         self._number += 1
         self._chain = chain
         self._offset += size
+        self.written_bytes += size
 
     def _cut(self, frame_bytes: int) -> None:
         """Starts the next segment, with room for a frame of frame_bytes."""

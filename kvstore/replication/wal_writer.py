@@ -18,7 +18,9 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 
+from kvstore.meters import DISK_SECONDS, Histogram
 from kvstore.replication.wal import Batch, Wal, WalError, WalFailed
 from raft.types import Entry, HardState, SnapshotMeta
 
@@ -80,6 +82,7 @@ class WalWriter:
         self._release_to = 0
         self._frames_since_release = 0
         self._written_hard_state = 0  # number of the submission whose hard state was written last; thread's
+        self.sync_seconds = Histogram(DISK_SECONDS)  # of each frame: written and synced in one call; thread's
         self._closed = False
         self._failed = False
         self._thread: threading.Thread | None = None
@@ -131,6 +134,10 @@ class WalWriter:
             while self.flush():
                 pass
             self._end()
+
+    @property
+    def written_bytes(self) -> int:
+        return self._wal.written_bytes
 
     @property
     def failed(self) -> bool:
@@ -195,7 +202,9 @@ class WalWriter:
         try:
             if frame.parts or frame.hard_state is not None:
                 frame.hard_state = self._take_lazy(number) or frame.hard_state
+                began = perf_counter()
                 self._wal.append(frame)
+                self.sync_seconds.observe(perf_counter() - began)
             if number:
                 self._tell(self._on_persisted, number)
                 self._persisted_number = number

@@ -34,7 +34,7 @@ from kvstore.pb.internal_pb2 import (
     MemberRecord,
 )
 from kvstore.pb.readiness_pb2 import AnnounceResponse
-from kvstore.state import ranges, txn
+from kvstore.state import checks, ranges, txn
 from kvstore.state.auth import AuthStore
 from kvstore.state.auth_commands import AuthCommands
 from kvstore.state.authorize import authorize_command
@@ -43,11 +43,17 @@ from kvstore.state.lessor import Lease, Lessor
 from kvstore.state.mvcc import Keyspace
 from kvstore.state.overlay import Latest, Overlay
 from kvstore.state.records import KV_AT
+from kvstore.state.space import Space
 from kvstore.state.storage_process import ALARMS, LEASE_KEYS, LEASES, MEMBERS
 from kvstore.state.tables import ALARM, ID, attachment, lease_place
 from kvstore.state.varint import field, varint
 
 Outcome = tuple[int, bytes] | errors.StoreError
+CHANGING = (
+    *(Kind.PUT, Kind.DELETE_RANGE, Kind.TXN, Kind.COMPACT),
+    *(Kind.LEASE_GRANT, Kind.LEASE_REVOKE, Kind.LEASE_EXPIRE, Kind.ANNOUNCE, Kind.ANNOUNCE_END),
+)
+"""What is refused while members are known to differ: it would make them differ more."""
 _PREV_KV, _DELETED, _PREV_KVS = b"\x12", b"\x10", b"\x1a"
 
 
@@ -63,8 +69,10 @@ class Applier:
         alarms: list[AlarmMember],
         compaction: Compaction,
         auth: AuthStore,
+        space: Space,
     ) -> None:
         self.keyspace = keyspace
+        self._meter = keyspace.meter
         self._overlay = overlay
         self._lessor = lessor
         self._members = members
@@ -89,6 +97,9 @@ class Applier:
             Kind.AUTHORIZED: self._authorized,
             **self._auth_commands.effects(),
         }
+        self._space = space
+        self._unalarmed = dict(self._effects)
+        self._alarms_changed()
 
     def begin(self, index: int) -> None:
         """The commands that follow are of the entry at this index."""
@@ -103,12 +114,14 @@ class Applier:
             body = self._effects[kind](payload)
         except errors.StoreError as refusal:
             assert not self.keyspace.changing, f"{Kind(kind).name} failed after it had written: {refusal!r}"
+            self._meter.refused(kind)
             return refusal
         return self.keyspace.end(), body
 
     def _authorized(self, payload: bytes) -> bytes:
         """A command in a user's name. With authentication turned off meanwhile nobody asks for it."""
         command = AuthorizedCommand.FromString(payload)
+        self._meter.authorized.append(command.kind)
         if self._auth.enabled:
             authorize_command(self._auth, self._lessor, command)
         return self._effects[command.kind](command.payload)
@@ -137,6 +150,9 @@ class Applier:
             value = ranges.value_of(before)
         else:
             value = request.value
+        meter = self._meter
+        meter.puts += 1
+        meter.put_bytes += len(key) + len(value)
         keyspace.put(key, value, lease, before)
         if lease != held:
             self._move(key, held, lease)
@@ -152,6 +168,7 @@ class Applier:
 
     def write_delete(self, request: DeleteRangeRequest) -> bytes:
         keyspace = self.keyspace
+        self._meter.deletes += 1
         if not request.range_end:
             before = keyspace.current(request.key)
             doomed = [(request.key, before)] if before is not None and before.version else []
@@ -184,6 +201,7 @@ class Applier:
             operations[LEASE_KEYS, place] = content
 
     def _txn(self, payload: bytes) -> bytes:
+        self._meter.txns += 1
         return txn.run(self, TxnRequest.FromString(payload))
 
     def _compact(self, payload: bytes) -> bytes:
@@ -203,6 +221,8 @@ class Applier:
     def _lease_grant(self, payload: bytes) -> bytes:
         request = LeaseGrantRequest.FromString(payload)
         lease = self._lessor.grant(request.ID, request.TTL * 1000)
+        self._meter.leases_granted += 1
+        self._meter.lease_ttl_s.observe(request.TTL)
         self._store_lease(lease)
         return LeaseGrantResponse(ID=lease.id, TTL=request.TTL).SerializeToString()
 
@@ -230,6 +250,7 @@ class Applier:
     def _revoke(self, lease_id: int) -> None:
         keys = self._lessor.keys(lease_id)
         self._lessor.revoke(lease_id)
+        self._meter.leases_revoked += 1
         operations = self._overlay.filling.operations
         operations[LEASES, lease_place(lease_id)] = None
         for key in keys:
@@ -254,6 +275,8 @@ class Applier:
         lease = lessor.get(request.lease_id)
         if lease is None:
             lease = lessor.grant(request.lease_id, request.ttl_ms)
+            self._meter.leases_granted += 1
+            self._meter.lease_ttl_s.observe(request.ttl_ms / 1000)
         elif not lease.session or lease.keys - {request.key}:
             raise errors.LeaseExists  # somebody else's, or another instance's
         lease.ttl_ms = request.ttl_ms
@@ -278,7 +301,38 @@ class Applier:
             self._revoke(lease.id)
         return b""
 
-    # Members, alarms
+    # Alarms
+
+    def _alarms_changed(self) -> None:
+        """Another table of effects while an alarm is up, so that no command asks for one when none is. The alarms
+        are part of the state, so every member refuses the same commands."""
+        raised = {alarm.alarm for alarm in self._alarms}
+        self._space.alarmed = AlarmType.NOSPACE in raised
+        self._effects.update(self._unalarmed)
+        if AlarmType.NOSPACE in raised:
+            self._effects |= {
+                Kind.PUT: _no_space,
+                Kind.LEASE_GRANT: _no_space,
+                Kind.TXN: self._txn_without_space,
+                Kind.ANNOUNCE: self._announce_without_space,
+            }
+        if AlarmType.CORRUPT in raised:
+            self._effects |= dict.fromkeys(CHANGING, _corrupt)
+
+    def _txn_without_space(self, payload: bytes) -> bytes:
+        request = TxnRequest.FromString(payload)
+        if checks.put_cost(request):
+            raise errors.NoSpace
+        self._meter.txns += 1
+        return txn.run(self, request)
+
+    def _announce_without_space(self, payload: bytes) -> bytes:
+        """Who is there already may come back."""
+        if self._lessor.get(Announce.FromString(payload).lease_id) is None:
+            raise errors.NoSpace
+        return self._announce(payload)
+
+    # Members
 
     def _member_publish(self, payload: bytes) -> bytes:
         """A member says its name, where clients reach it and which data directory it lives on. Where other
@@ -329,8 +383,18 @@ class Applier:
                 self._alarms.sort(key=lambda each: (each.alarm, each.memberID))
                 operations[ALARMS, ALARM.pack(alarm.alarm, alarm.memberID)] = b""
             met = [alarm]
+            self._alarms_changed()
         elif request.action == AlarmRequest.DEACTIVATE:
             for each in met:
                 self._alarms.remove(each)
                 operations[ALARMS, ALARM.pack(each.alarm, each.memberID)] = None
+            self._alarms_changed()
         return AlarmResponse(alarms=met).SerializeToString()
+
+
+def _no_space(payload: bytes) -> bytes:
+    raise errors.NoSpace
+
+
+def _corrupt(payload: bytes) -> bytes:
+    raise errors.Corrupt

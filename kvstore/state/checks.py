@@ -18,6 +18,7 @@ from kvstore.pb.etcdserverpb_pb2 import (
     RequestOp,
     TxnRequest,
 )
+from kvstore.state.space import PUT_COST
 
 _SORT_ORDERS = range(3)
 _SORT_TARGETS = range(5)
@@ -64,13 +65,16 @@ def is_serializable(request: TxnRequest) -> bool:
     )
 
 
-def has_put(request: TxnRequest) -> bool:
-    for ops in _branches(request):
-        for op in ops:
-            kind = op.WhichOneof("request")
-            if kind == "request_put" or (kind == "request_txn" and has_put(op.request_txn)):
-                return True
-    return False
+def put_cost(request: TxnRequest) -> int:
+    """What its puts may take at most, whichever way it goes; 0: it has none."""
+    return max(sum(map(_cost, ops)) for ops in _branches(request))
+
+
+def _cost(op: RequestOp) -> int:
+    kind = op.WhichOneof("request")
+    if kind == "request_put":
+        return PUT_COST + len(op.request_put.key) + len(op.request_put.value)
+    return put_cost(op.request_txn) if kind == "request_txn" else 0
 
 
 def _branches(request: TxnRequest) -> tuple[Sequence[RequestOp], Sequence[RequestOp]]:

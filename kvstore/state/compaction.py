@@ -42,6 +42,7 @@ class Compaction:
         self.target = target
         self._position = REVISION.pack(progress, 0)  # where the walk goes on, inclusive
         self.progress = progress
+        self.removed = 0
 
     @property
     def done(self) -> bool:
@@ -80,6 +81,7 @@ class Compaction:
         """rest: the record without its own revision, as history stores it."""
         previous = bytes(rest[PREVIOUS_AT - 12 : ANCHOR_AT - 12])
         if previous != NO_REVISION:
+            self.removed += 1
             into.drops.append(previous)
         if rest[FLAGS_AT - 12] and int.from_bytes(own[:8], "big") < self.target:
             into.drops.append(own)

@@ -19,20 +19,24 @@ from collections.abc import Callable, Collection, Sequence
 
 from kvstore import errors
 from kvstore.commands import decode_commands, decode_header
-from kvstore.pb.etcdserverpb_pb2 import AlarmType, RangeRequest, TxnRequest
+from kvstore.pb.etcdserverpb_pb2 import RangeRequest, TxnRequest
 from kvstore.pb.internal_pb2 import MemberRecord
 from kvstore.state import ranges, snapshot, tables, txn
 from kvstore.state.apply import Applier, Outcome
 from kvstore.state.auth import AuthStore
 from kvstore.state.backend import DATABASE, CallSoon, Failed, OpenBackend, open_backend
 from kvstore.state.compaction import Compaction
+from kvstore.state.meters import StateMeter
 from kvstore.state.mvcc import Keyspace
 from kvstore.state.overlay import Overlay
 from kvstore.state.records import FLAGS_AT
+from kvstore.state.space import Space
 from kvstore.state.storage_process import MEMBERS, META, encode_frame
 from kvstore.state.watch_hub import WatchHub
 
 MAP_BYTES = 64 << 30
+CEILING_SHARE = 0.9
+"""Of the map, at which writes are refused also without a quota: a map that is full would stop the member."""
 SUBMIT_RECORDS = 5_000
 SUBMIT_BYTES = 16 << 20
 SUBMIT_AFTER_S = 0.1
@@ -82,7 +86,6 @@ class StateMachine:
         self._directory = directory
         self._in_process = backend == "sync"
         self._map_bytes = map_bytes
-        self._quota_bytes = quota_bytes
         self._sync = sync
         self._inherit_fds = tuple(inherit_fds)
         self._on_failure = on_failure
@@ -94,6 +97,8 @@ class StateMachine:
         self.auth = AuthStore()
         self.on_auth: Callable[[], None] = _nothing
         """Called in the turn after users, roles or permissions changed, before watchers are handed anything."""
+        self.meter = StateMeter()
+        self.space = Space(quota_bytes, int(map_bytes * CEILING_SHARE))
         self._copying = threading.Lock()  # held while a snapshot reads the environment
         self._broken = False
         self._load()
@@ -159,8 +164,11 @@ class StateMachine:
             return None
         self._broken = True  # until the entry is whole: half of one is never stored
         self._applier.begin(index)
-        apply = self._applier.apply
-        outcomes = [apply(kind, payload, term) for kind, payload in decode_commands(data)]
+        apply, meter = self._applier.apply, self.meter
+        began = meter.clock()
+        commands = list(decode_commands(data))
+        outcomes = [apply(kind, payload, term) for kind, payload in commands]
+        meter.applied([kind for kind, _ in commands], meter.clock() - began)
         self._batches[origin] = mark
         operations = self._overlay.filling.operations
         operations[META, tables.batch_key(origin)] = tables.BATCH_MARK.pack(incarnation, sequence)
@@ -206,18 +214,36 @@ class StateMachine:
         more = self.hub.turn()
         compaction, keyspace = self._compaction, self.keyspace
         if not compaction.done:
-            compaction.step(self._reader, keyspace.committed_revision, self._overlay.filling)
+            self._compact_slice()
         self._submit(forced=False)
         return more or compaction.ready(keyspace.committed_revision, self._overlay.filling)
+
+    def _compact_slice(self) -> None:
+        compaction, committed = self._compaction, self.keyspace.committed_revision
+        if not compaction.ready(committed, self._overlay.filling):
+            return
+        began, before = self.meter.clock(), compaction.removed
+        compaction.step(self._reader, committed, self._overlay.filling)
+        self.meter.compacting(self.meter.clock() - began, compaction.removed - before, compaction.done)
 
     # Reading
 
     def range(self, request: RangeRequest) -> tuple[int, bytes]:
         """(current revision, RangeResponse without its header). Raises Compacted, FutureRevision."""
-        return self.keyspace.revision, ranges.answer(self.keyspace, request)
+        meter, single = self.meter, not request.range_end
+        if not meter.times_read(single):
+            return self.keyspace.revision, ranges.answer(self.keyspace, request)
+        began, ok = meter.clock(), False
+        try:
+            answer = self.keyspace.revision, ranges.answer(self.keyspace, request)
+            ok = True
+        finally:
+            meter.read(meter.clock() - began, ok, request.key, request.range_end)
+        return answer
 
     def read_only_txn(self, request: TxnRequest) -> tuple[int, bytes]:
         """(current revision, TxnResponse without its header), for a transaction of ranges alone."""
+        self.meter.txns += 1
         return self.keyspace.revision, txn.read_only(self.keyspace, request)
 
     def hash_kv(self, revision: int = 0) -> tuple[int, int, int]:
@@ -262,16 +288,18 @@ class StateMachine:
         return self._overlay.byte_count
 
     @property
-    def over_quota(self) -> bool:
-        """Whether writes that take space are refused: the quota is reached, or the alarm says it was."""
-        if any(alarm.alarm == AlarmType.NOSPACE for alarm in self.alarms):
-            return True
-        return self.quota_reached
+    def reader_count(self) -> int:
+        """Transactions that read the database, of other processes too."""
+        return int(self._reader.env.info()["num_readers"])
+
+    def measure_space(self) -> None:
+        self.space.measured(self.db_size_in_use + self.backlog_bytes)
 
     @property
-    def quota_reached(self) -> bool:
-        """What a member raises the NOSPACE alarm for."""
-        return 0 < self._quota_bytes <= self.db_size_in_use + self.backlog_bytes
+    def over_quota(self) -> bool:
+        """Whether writes that take space are refused: the quota is reached, or the alarm says it was."""
+        self.measure_space()
+        return self.space.alarmed or self.space.used >= self.space.quota
 
     # Storing
 
@@ -299,7 +327,10 @@ class StateMachine:
         """Writes a consistent, durable copy of what is in LMDB to a new file and returns the (index, term,
         revision) it stands for. Blocks; may be called in a thread, where it holds up no write."""
         with self._copying:
-            return snapshot.write(self._reader.env, path)
+            began = self.meter.clock()
+            written = snapshot.write(self._reader.env, path)
+            self.meter.snapshot_seconds.observe(self.meter.clock() - began)
+            return written
 
     @property
     def map_bytes(self) -> int:
@@ -323,18 +354,20 @@ class StateMachine:
     def reopen_from(self, path: str) -> None:
         """Replaces the state by a snapshot. Returns when that is durable. Watchers go on from where they
         were; leases lose their deadlines until the next promote()."""
-        revision_before = self.keyspace.revision
+        revision_before, began = self.keyspace.revision, self.meter.clock()
         self.abandon()
         snapshot.install(self._directory, path)
         self._broken = False
         self._load()
         self.hub.replaced(self.keyspace, revision_before)
         self._listen(self.hub.listening)
+        self.meter.install_seconds.observe(self.meter.clock() - began)
         if self.on_durable is not None:
             self.on_durable(self.durable_index)
 
     def _load(self) -> None:
         self._under_way = False
+        self._submitted_at = 0.0
         self._pending_since: float | None = None
         self._backend = self._opener(
             self._directory,
@@ -352,7 +385,12 @@ class StateMachine:
         self.applied_term = applied.term
         self._overlay = Overlay()
         self.keyspace = Keyspace(
-            reader, self._overlay, revision=applied.revision, compact_revision=applied.compact_revision
+            reader,
+            self._overlay,
+            revision=applied.revision,
+            compact_revision=applied.compact_revision,
+            key_count=tables.load_key_count(reader),
+            meter=self.meter,
         )
         self._compaction = Compaction(target=applied.compact_revision, progress=applied.compacted_to)
         self._batches = tables.load_batches(reader)
@@ -370,8 +408,10 @@ class StateMachine:
             self.alarms,
             self._compaction,
             self.auth,
+            self.space,
         )
         self.db_size, self.db_size_in_use = reader.sizes()
+        self.measure_space()
 
     def _applied(self, index: int, term: int) -> None:
         self.applied_index, self.applied_term = index, term
@@ -391,6 +431,7 @@ class StateMachine:
             self.keyspace.compact_revision,
             self._compaction.progress,
         )
+        filling.operations[META, tables.KEY_COUNT_KEY] = self.keyspace.key_count.to_bytes(8, "big")
         filling.last_revision = self.keyspace.revision
         self._overlay.seal()
 
@@ -405,6 +446,7 @@ class StateMachine:
             self._seal()
         self._pending_since = None
         self._under_way = True
+        self._submitted_at = self.meter.clock()
         self._backend.submit(
             encode_frame(first.number, first.records, first.drops, first.forgets, first.operations)
         )
@@ -420,11 +462,13 @@ class StateMachine:
     def _committed(self, number: int) -> None:
         """The writer stored a generation: read it from LMDB from now on."""
         self._under_way = False
+        self.meter.commit_seconds.observe(self.meter.clock() - self._submitted_at)
         self._reader.renew()
         first = self._overlay.drop_first(number)
         self.keyspace.committed_revision = first.last_revision
         self.durable_index = first.applied_index
         self.db_size, self.db_size_in_use = self._reader.sizes()
+        self.measure_space()
         if self.on_durable is not None:
             self.on_durable(self.durable_index)
         if not self._compaction.done or self._overlay.generations[0] is not self._overlay.filling:

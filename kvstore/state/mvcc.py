@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from kvstore.pb.mvccpb_pb2 import KeyValue
+from kvstore.state.meters import StateMeter
 from kvstore.state.overlay import Latest, Overlay
 from kvstore.state.records import (
     ANCHOR_AT,
@@ -50,8 +51,19 @@ class Store(Protocol):
 
 
 class Keyspace:
-    def __init__(self, store: Store, overlay: Overlay, *, revision: int, compact_revision: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        overlay: Overlay,
+        *,
+        revision: int,
+        compact_revision: int,
+        key_count: int = 0,
+        meter: StateMeter | None = None,
+    ) -> None:
         self.revision = revision
+        self.key_count = key_count  # keys that are there now
+        self.meter = meter or StateMeter()
         self.compact_revision = compact_revision
         self.committed_revision = revision  # what the store's transaction holds
         self.listener: Listener | None = None
@@ -73,6 +85,7 @@ class Keyspace:
         if lease:
             kv.lease = lease
         if before is None:
+            self.key_count += 1
             create = main
             version = kv.version = 1
             kv.create_revision = main
@@ -81,6 +94,8 @@ class Keyspace:
         else:
             old = before.record
             version = kv.version = before.version + 1
+            if version == 1:
+                self.key_count += 1
             create = kv.create_revision = before.create_revision or main
             encoded = kv.SerializeToString()
             depth, own = old[DEPTH_AT], old[:12]
@@ -95,6 +110,7 @@ class Keyspace:
         """Writes a tombstone over a version that is not one."""
         main, sub = self.revision + 1, self._sub
         self._sub = sub + 1
+        self.key_count -= 1
         encoded = KeyValue(key=key, mod_revision=main).SerializeToString()
         old = before.record
         depth, own = old[DEPTH_AT], old[:12]

@@ -4,6 +4,7 @@
                 b"removed" + member id u64 -> b"": gone for good
                 b"applied" -> index, term, revision, compaction point, compaction progress (u64 each)
                 b"batches" + origin u64 -> incarnation u64 | sequence u64
+                b"keys" -> how many keys there are, u64
     leases      id -> kvstore.internal.LeaseRecord
     lease_keys  id | key (or a long key's beginning and its SHA-256) -> b"" (or the long key)
     members     id -> kvstore.internal.MemberRecord
@@ -30,6 +31,7 @@ from kvstore.state.storage_process import ALARMS, LEASE_KEYS, LEASES, MEMBERS, M
 APPLIED_KEY = b"applied"
 BATCHES_PREFIX = b"batches"
 CONF_KEY = b"conf"
+KEY_COUNT_KEY = b"keys"
 REMOVED_PREFIX = b"removed"
 APPLIED = struct.Struct(">QQQQQ")
 BATCH_MARK = struct.Struct(">QQ")
@@ -54,6 +56,8 @@ class Tables(Protocol):
 
     def table(self, table: int) -> Iterator[tuple[bytes, bytes]]: ...
 
+    def count_keys(self) -> int: ...
+
 
 def load_applied(store: Tables) -> Applied:
     stored = store.get(META, APPLIED_KEY)
@@ -68,6 +72,12 @@ def load_batches(store: Tables) -> dict[int, tuple[int, int]]:
             incarnation, sequence = BATCH_MARK.unpack(value)
             marks[ID.unpack(key[len(BATCHES_PREFIX) :])[0]] = (incarnation, sequence)
     return marks
+
+
+def load_key_count(store: Tables) -> int:
+    """Counted where it is not stored: a database from before it was, or one that a backup was restored into."""
+    stored = store.get(META, KEY_COUNT_KEY)
+    return store.count_keys() if stored is None else int.from_bytes(stored, "big")
 
 
 def load_removed(store: Tables) -> set[int]:

@@ -79,6 +79,7 @@ def read_only(keyspace: Keyspace, request: TxnRequest) -> bytes:
     path = Path(keyspace, request)
     _check_ranges(keyspace, path)
     parts = [_SUCCEEDED] if path.succeeded else []
+    keyspace.meter.ranges += len(path.ops)
     for op in path.ops:
         parts.append(_response(_RANGE, keyspace.read_revision, ranges.answer(keyspace, op.request_range)))
     return b"".join(parts)
@@ -110,6 +111,7 @@ def _run(writer: Writer, path: Path) -> bytes:
     for op in path.ops:
         kind = op.WhichOneof("request")
         if kind == "request_range":
+            keyspace.meter.ranges += 1
             body = ranges.answer(keyspace, op.request_range)
             parts.append(_response(_RANGE, keyspace.read_revision, body))
         elif kind == "request_put":

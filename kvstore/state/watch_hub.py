@@ -176,6 +176,11 @@ class WatchHub:
         return self._live.watcher_count + self._behind_index.watcher_count
 
     @property
+    def pending_count(self) -> int:
+        """Events collected since the last turn, once for each watcher that is to have them."""
+        return sum(len(group.pending) * len(group.watchers) for group in self._touched)
+
+    @property
     def behind_count(self) -> int:
         return self._behind_index.watcher_count
 

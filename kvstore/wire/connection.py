@@ -26,6 +26,7 @@ from kvstore.wire.limits import Limits
 from kvstore.wire.messages import PREFIX, PREFIX_BYTES, MessageFault, MessageReader
 from kvstore.wire.pace import Bucket
 from kvstore.wire.streams import Stream
+from kvstore.wire.traffic import CODES, Traffic
 
 # A whole small reply in two packs around the message: HEADERS, then DATA's header and the gRPC prefix …
 _REPLY_HEAD = Struct(f">HBBBI{len(REPLY_HEADERS)}sHBBBIBI")
@@ -41,12 +42,21 @@ _STREAMS_PER_CONTROL = 100  # a change of the initial window costs one control f
 
 class Connection:
     def __init__(
-        self, methods: Methods, limits: Limits, *, now: float, on_output: Callable[[], None]
+        self,
+        methods: Methods,
+        limits: Limits,
+        *,
+        now: float,
+        on_output: Callable[[], None],
+        traffic: Traffic | None = None,
     ) -> None:
-        """on_output is called when `output` gets its first bytes outside receive()."""
+        """on_output is called when `output` gets its first bytes outside receive(). traffic: where calls are
+        counted, for all connections of a member."""
         self.common_name = ""  # of the client's verified certificate, said by whoever drives this
+        self.remote = ""  # the client's address, likewise
         self._limits = limits
-        self._heads = HeadReader(methods, limits)
+        self._traffic = traffic or Traffic()
+        self._heads = HeadReader(methods, limits, self._traffic)
         self._on_output = on_output
         self._partial = b""
         self._preface_seen = False
@@ -190,11 +200,15 @@ class Connection:
             self._count_control()
             self.output.append(frame(h2.RST_STREAM, 0, number, h2.U32.pack(h2.REFUSED_STREAM)))
             return
-        stream = Stream(self, number, head, self._stream_window)
+        stream = Stream(self, number, head, self._stream_window, self._now)
         method = head.method
         if method is None:
             self._refuse(stream, flags)
             return
+        counts, traffic = head.counts, self._traffic
+        counts.started += 1
+        if not counts.started & traffic.time_mask:
+            traffic.look_at(stream)
         self._streams[number] = stream
         if head.timeout_s is not None:
             stream.deadline = deadline = self._now + head.timeout_s
@@ -273,6 +287,7 @@ class Connection:
         for message in self._feed(stream, payload):
             if stream.cancelled:
                 return
+            stream.head.counts.received += 1
             handler.message(message)
         if not stream.cancelled:
             self._data_taken(stream, flags)
@@ -470,6 +485,9 @@ class Connection:
             _REPLY_TAIL.pack(0, _TRAILERS_SIZE, h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, number, OK_TRAILERS),
         )
         # fmt: on
+        stream.head.counts.ok += 1
+        if stream.opened_at < self._traffic.slow_before:
+            self._traffic.looked_at(stream, 0, len(message))
         self._forget(stream)
 
     def send_message(self, stream: Stream, framed: bytes) -> None:
@@ -502,9 +520,16 @@ class Connection:
         if not stream.headers_sent:
             block = REPLY_HEADERS + block
             stream.headers_sent = True
+        if stream.trailers is None:
+            self._count_end(stream, status)
         stream.trailers = block
         if not stream.pending:
             self._send_trailers(stream)
+
+    def _count_end(self, stream: Stream, status: int) -> None:
+        stream.head.counts.codes[status if 0 <= status < CODES else Status.UNKNOWN] += 1
+        if stream.handler is None and stream.opened_at < self._traffic.slow_before:
+            self._traffic.looked_at(stream, status, stream.pending_bytes)
 
     def _send_trailers(self, stream: Stream) -> None:
         assert stream.trailers is not None, "finish() has set them"
@@ -588,8 +613,10 @@ class Connection:
     def _cancel(self, stream: Stream) -> None:
         self._drop_pending(stream)
         self._forget(stream)
-        if stream.handler is not None and stream.trailers is None:
-            stream.handler.cancelled()
+        if stream.trailers is None:
+            self._count_end(stream, Status.CANCELLED)
+            if stream.handler is not None:
+                stream.handler.cancelled()
 
     def check_deadlines(self, now: float) -> None:
         """Ends the calls whose time is up and finds the next deadline."""

@@ -17,6 +17,7 @@ from hpack.exceptions import HPACKError, OversizedHeaderListError
 from kvstore.rpc import Methods, Status, StreamMethod, UnaryMethod
 from kvstore.wire.frames import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, ConnectionFault
 from kvstore.wire.limits import Limits
+from kvstore.wire.traffic import CallCounts, Traffic
 
 _TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
@@ -25,16 +26,19 @@ REPLY_HEADERS = b"\x88\x0f\x10\x10application/grpc"  # :status 200 and the conte
 OK_TRAILERS = b"\x00\x0bgrpc-status\x010"
 _PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 _MESSAGE_BYTES_MAX = 4096
+_VERSION_BYTES_MAX = 32
+_UNCOUNTED = CallCounts("", "")
 _REMEMBERED_BYTES_MAX = 4096  # of a block: what clients repeat is smaller; a thousand large ones are memory
 
 
 class Head:
     """What one request's header block asks for. refusal: why it cannot be served, as ready reply headers."""
 
-    __slots__ = ("_metadata", "encoding", "fields", "method", "refusal", "timeout_s")
+    __slots__ = ("_metadata", "counts", "encoding", "fields", "method", "refusal", "timeout_s")
 
-    def __init__(self, fields: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, fields: list[tuple[bytes, bytes]], counts: CallCounts) -> None:
         self.fields = fields
+        self.counts = counts  # where calls like this one are counted; of no use without a method
         self.method: UnaryMethod | StreamMethod | None = None
         self.timeout_s: float | None = None
         self.encoding = b"identity"
@@ -59,8 +63,9 @@ class Head:
 class HeadReader:
     """One connection's HPACK decoder, and the heads it has seen."""
 
-    def __init__(self, methods: Methods, limits: Limits) -> None:
+    def __init__(self, methods: Methods, limits: Limits, traffic: Traffic | None = None) -> None:
         self._methods = methods
+        self._traffic = traffic or Traffic()
         self._entries_max = limits.head_cache_entries
         self._decoder = Decoder(max_header_list_size=limits.header_list_bytes)
         self._seen: dict[bytes, Head] = {}
@@ -79,7 +84,7 @@ class HeadReader:
             raise ConnectionFault(ENHANCE_YOUR_CALM, f"header list too large: {problem}") from None
         except (HPACKError, IndexError, ValueError) as problem:
             raise ConnectionFault(COMPRESSION_ERROR, f"header block cannot be decoded: {problem}") from None
-        head = _understand(fields, self._methods)
+        head = _understand(fields, self._methods, self._traffic)
         after = (len(entries), entries[0] if entries else None, table.maxsize)
         if before[0] != after[0] or before[1] is not after[1] or before[2] != after[2]:
             self._seen.clear()
@@ -88,9 +93,9 @@ class HeadReader:
         return head
 
 
-def _understand(fields: list[tuple[bytes, bytes]], methods: Methods) -> Head:
-    head = Head(fields)
-    path = verb = content_type = b""
+def _understand(fields: list[tuple[bytes, bytes]], methods: Methods, traffic: Traffic) -> Head:
+    head = Head(fields, _UNCOUNTED)
+    path = verb = content_type = version = b""
     for name, value in fields:
         if name == b":path":
             path = value
@@ -102,6 +107,8 @@ def _understand(fields: list[tuple[bytes, bytes]], methods: Methods) -> Head:
             head.timeout_s = _timeout(value)
         elif name == b"grpc-encoding":
             head.encoding = value
+        elif name == b"client-api-version":
+            version = value
     if verb != b"POST":
         head.refusal = literal(":status", "405")
     elif not content_type.startswith(b"application/grpc"):
@@ -116,6 +123,8 @@ def _understand(fields: list[tuple[bytes, bytes]], methods: Methods) -> Head:
         head.method = methods.get(wanted)
         if head.method is None:
             head.refusal = refusal(Status.UNIMPLEMENTED, _unknown(wanted, methods))
+        else:
+            head.counts = traffic.counts(wanted, version[:_VERSION_BYTES_MAX].decode("utf-8", "replace"))
     return head
 
 

@@ -11,6 +11,7 @@ from kvstore.rpc import Methods
 from kvstore.wire.connection import Connection
 from kvstore.wire.frames import PREFACE, ConnectionFault
 from kvstore.wire.limits import Limits
+from kvstore.wire.traffic import Traffic
 
 _HTTP1_VERBS = (
     b"GET ",
@@ -36,7 +37,9 @@ class WireProtocol(asyncio.Protocol):
         connections: set[WireProtocol],
         http1_factory: Http1Factory | None,
         common_name: str = "",
+        traffic: Traffic | None = None,
     ) -> None:
+        self._traffic = traffic or Traffic()
         self._methods = methods
         self._limits = limits
         self._connections = connections
@@ -53,6 +56,11 @@ class WireProtocol(asyncio.Protocol):
         self._keepalive: asyncio.TimerHandle | None = None
 
     # From the socket
+
+    @property
+    def _address(self) -> str:
+        peer = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
@@ -72,6 +80,8 @@ class WireProtocol(asyncio.Protocol):
             if connection is None:
                 return
         self._last_received = now = self._loop.time()
+        self._traffic.at(now)
+        self._traffic.received_bytes += len(data)
         try:
             connection.receive(data, now)
         except ConnectionFault as fault:
@@ -93,9 +103,14 @@ class WireProtocol(asyncio.Protocol):
                 return None
             self._early = b""
             self._connection = Connection(
-                self._methods, self._limits, now=self._loop.time(), on_output=self._schedule_flush
+                self._methods,
+                self._limits,
+                now=self._loop.time(),
+                on_output=self._schedule_flush,
+                traffic=self._traffic,
             )
             self._connection.common_name = self._common_name
+            self._connection.remote = self._address
             return self._connection
         words = any(verb.startswith(data[: len(verb)]) for verb in _HTTP1_VERBS)
         if words and self._http1_factory is not None:
@@ -151,7 +166,9 @@ class WireProtocol(asyncio.Protocol):
             transport.abort()
             return
         if connection.output:
-            transport.write(b"".join(connection.take_output()))
+            data = b"".join(connection.take_output())
+            self._traffic.sent_bytes += len(data)
+            transport.write(data)
             if transport.get_write_buffer_size() > self._limits.queued_bytes:
                 transport.abort()  # it asks without reading; answers without DATA obey no window
                 return

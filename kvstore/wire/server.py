@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from kvstore.rpc import Methods
 from kvstore.wire.limits import Limits
 from kvstore.wire.protocol import Http1Factory, WireProtocol
+from kvstore.wire.traffic import Traffic
 
 # Between the server and its protocols: makes the handshake, and hands a protocol's maker the common name of the
 # client's verified certificate.
@@ -51,13 +52,14 @@ async def serve(
     limits: Limits | None = None,
     http1_factory: Http1Factory | None = None,
     guard: Guard | None = None,
+    traffic: Traffic | None = None,
 ) -> Server:
     """Serves gRPC, and HTTP/1.1 where a factory for it is given, on a bound socket; guard: over TLS."""
     settled = limits or Limits()
     connections: set[WireProtocol] = set()
 
     def protocol(common_name: str = "") -> WireProtocol:
-        return WireProtocol(methods, settled, connections, http1_factory, common_name)
+        return WireProtocol(methods, settled, connections, http1_factory, common_name, traffic)
 
     factory = protocol if guard is None else guard(protocol)
     server = await asyncio.get_running_loop().create_server(factory, sock=sock, backlog=1024)

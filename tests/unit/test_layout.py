@@ -10,7 +10,15 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 
 # What each room may import of the others. Only member.py and the tests know everybody.
-COMMON = {"kvstore.commands", "kvstore.errors", "kvstore.rpc", "kvstore.pb", "kvstore.version", "kvstore.log"}
+COMMON = {
+    "kvstore.commands",
+    "kvstore.errors",
+    "kvstore.rpc",
+    "kvstore.pb",
+    "kvstore.version",
+    "kvstore.log",
+    "kvstore.meters",
+}
 ALLOWED = {
     "raft": {"raft"},
     "kvstore/tls": {"kvstore.tls", "kvstore.log"},
@@ -38,6 +46,15 @@ ALLOWED = {
         "kvstore.config",
         "kvstore.backup.exporter",
         "raft",
+    },
+    "kvstore/metrics": COMMON
+    | {
+        "kvstore.metrics",
+        "kvstore.http",
+        "kvstore.api",
+        "kvstore.replication",
+        "kvstore.state",
+        "kvstore.wire",
     },
     "kvstore/http": COMMON | {"kvstore.http", "kvstore.api", "kvstore.state", "kvstore.tls"},
     "kvstore/client": {"kvstore.client", "kvstore.errors", "kvstore.pb", "kvstore.version"},

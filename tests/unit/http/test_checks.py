@@ -16,6 +16,7 @@ from kvstore.api.context import Context
 from kvstore.http import checks as module
 from kvstore.http.checks import Check, Checks, probe_routes
 from kvstore.http.pages import Page, Query, Route
+from kvstore.meters import HealthMeter
 from kvstore.pb.etcdserverpb_pb2 import AlarmMember, AlarmType
 
 
@@ -49,6 +50,7 @@ class Member:
         self.node = SimpleNamespace(conf=SimpleNamespace(learners=self.learners, learners_next=()))
         config = SimpleNamespace(data_dir=str(self.folder), quota_backend_bytes=8)
         context = SimpleNamespace(config=config, driver=self, machine=machine, member_id=1)
+        context.health = HealthMeter()
         return Checks(cast(Context, context))
 
     async def get(self, path: str, **query: list[str]) -> Page:

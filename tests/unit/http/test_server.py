@@ -16,6 +16,7 @@ import pytest
 from kvstore.api.context import Context
 from kvstore.http.pages import Page, Query, Route
 from kvstore.http.server import EARLY_BYTES_MAX, HttpServer
+from kvstore.meters import HealthMeter
 from kvstore.pb.etcdserverpb_pb2 import PutRequest, PutResponse
 from kvstore.rpc import Methods, UnaryMethod
 from kvstore.version import ETCD_VERSION
@@ -50,7 +51,14 @@ async def server() -> AsyncIterator[HttpServer]:
     config = SimpleNamespace(
         max_request_bytes=3 << 19, enable_grpc_gateway=True, cors=("*",), host_whitelist=("*",)
     )
-    context = SimpleNamespace(config=config, driver=driver, machine=machine, member_id=9, certificates=False)
+    context = SimpleNamespace(
+        config=config,
+        driver=driver,
+        machine=machine,
+        member_id=9,
+        certificates=False,
+        health=HealthMeter(),
+    )
     made = HttpServer(cast(Context, context), METHODS)
     sock = socket.create_server(("127.0.0.1", 0))
     sock.setblocking(False)

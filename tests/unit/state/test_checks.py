@@ -18,9 +18,9 @@ from kvstore.state.checks import (
     check_put,
     check_range,
     check_txn,
-    has_put,
     is_read_only,
     is_serializable,
+    put_cost,
 )
 from tests.unit.state.test_txn import delete, get, nested, put
 
@@ -106,5 +106,5 @@ def test_what_kind_of_transaction_it_is() -> None:
     assert is_read_only(TxnRequest(success=[get(b"k")]))
     assert not is_read_only(TxnRequest(failure=[nested(get(b"k"))])), "a nested one counts as a write"
     assert not is_serializable(TxnRequest(success=[get(b"k")]))
-    assert has_put(TxnRequest(failure=[nested(put(b"k"))]))
-    assert not has_put(TxnRequest(success=[nested(delete(b"k"))]))
+    assert put_cost(TxnRequest(failure=[nested(put(b"k"))]))
+    assert not put_cost(TxnRequest(success=[nested(delete(b"k"))]))

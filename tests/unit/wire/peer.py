@@ -12,6 +12,7 @@ from kvstore.wire import frames as h2
 from kvstore.wire.connection import Connection
 from kvstore.wire.limits import Limits
 from kvstore.wire.messages import PREFIX
+from kvstore.wire.traffic import Traffic
 
 ECHO, HOLD, CHAT = "/test.Test/Echo", "/test.Test/Hold", "/test.Test/Chat"
 
@@ -76,13 +77,19 @@ class Service:
 class Peer:
     """A client of one connection. `now` is its clock."""
 
-    def __init__(self, limits: Limits | None = None, *, greet: bool = True) -> None:
+    def __init__(
+        self, limits: Limits | None = None, *, greet: bool = True, traffic: Traffic | None = None
+    ) -> None:
         self.service = Service()
         self.now = 100.0
         self.encoder, self.decoder = Encoder(), Decoder()
         self.outputs = 0  # how often the connection asked to be written
         self.connection = Connection(
-            self.service.methods(), limits or Limits(), now=self.now, on_output=self._has_output
+            self.service.methods(),
+            limits or Limits(),
+            now=self.now,
+            on_output=self._has_output,
+            traffic=traffic,
         )
         self.received: list[Frame] = []
         self.greeting = self.take()

@@ -1,0 +1,1 @@
+"""What a member shows of itself to Prometheus, under etcd's names: read when asked for, never pushed or kept."""
