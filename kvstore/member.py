@@ -683,9 +683,8 @@ class MemberProcess:
         await self._hand_over()
         for server in self._servers:
             await server.close(STOP_GRACE_S)
-        for door in (self._client_door, self._peer_door):
-            if door is not None:
-                await door.close()
+        if self._client_door is not None:
+            await self._client_door.close()
         if self._tick_timer is not None:
             self._tick_timer.cancel()
         self.driver.stop()
@@ -695,6 +694,8 @@ class MemberProcess:
         await self.snapshots.close()
         await self._transfers.close()
         await self.transport.close()
+        if self._peer_door is not None:
+            await self._peer_door.close()
         self._log_writer.close()
         self._passwords.close()
         self.machine.flush_and_close()

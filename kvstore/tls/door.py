@@ -189,7 +189,9 @@ class Doorman(asyncio.Protocol):
 
     def _advanced(self, step: asyncio.Future[bool]) -> None:
         self._busy = False
-        if self._transport is None or step.cancelled():
+        if self._transport is None or self._transport.is_closing() or step.cancelled():
+            if not step.cancelled():
+                step.exception()  # seen: it was refused meanwhile
             return
         if self._outgoing.pending:
             self._transport.write(self._outgoing.read())
@@ -234,7 +236,7 @@ class Doorman(asyncio.Protocol):
                 )
         if reason:
             self.refuse(reason)
-        elif self._transport is not None:
+        elif self._transport is not None and not self._transport.is_closing():
             self._let_in()
 
     # Its end, one way or the other

@@ -16,6 +16,8 @@ from kvstore.tls.keeper import Keeper
 from kvstore.tls.settings import TlsSettings
 from tests.certificates import SERVER_ONLY, Authority, Pair
 from tests.unit.replication.test_peers import Member, connected, heartbeat, running
+from tests.unit.replication.test_snapshot_transfer import HELLO as HELLO_SNAPSHOT
+from tests.unit.replication.test_snapshot_transfer import MESSAGE, Receiving, sender, snapshot
 
 HELLO = PeerHello(cluster_id=0xC1, from_id=7, to_id=2, data_id=7)
 
@@ -164,3 +166,20 @@ async def test_a_restarted_members_old_connection_gives_way(authority: Authority
         await connected(one, two)
         one.transport.send([heartbeat(7)])
         await two.until(lambda: len(two.messages) == 1)
+
+
+async def test_a_snapshot_arrives_whole(authority: Authority, pair: Pair, tmp_path: Path) -> None:
+    keeper = Keeper(TlsSettings("peer", str(pair.cert), str(pair.key), trusted_ca_file=str(authority.cert)))
+    (tmp_path / "receiving").mkdir()
+    receiving = Receiving(tmp_path / "receiving")
+    receiving.transport._guard = Door(keeper).guard
+    await receiving.transport.start(["https://127.0.0.1:0"])
+    url = f"https://127.0.0.1:{receiving.transport.ports[0]}"
+    path = snapshot(tmp_path, 30 << 20)  # more than is held before it is written: reading pauses meanwhile
+    sending = sender(tmp_path)
+    sending._security = Dialing(keeper)
+    await sending.send(url, HELLO_SNAPSHOT, MESSAGE, str(path))
+    [(_, _, found)] = receiving.arrived
+    assert Path(found).read_bytes() == path.read_bytes()
+    await receiving.transfers.close()
+    await receiving.transport.close()

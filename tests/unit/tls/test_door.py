@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import inspect
 import logging
 import ssl
@@ -21,20 +20,30 @@ from kvstore.tls.keeper import Keeper
 from kvstore.tls.settings import TlsSettings
 from tests.certificates import SERVER_ONLY, Authority, Pair
 
-BIG = bytes(range(256)) * 4096 * 24  # 24 MiB
+BIG = bytes(range(256)) * 4096 * 16  # 16 MiB
 
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
-def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """The member runs on uvloop; asyncio's own transports differ in small ways."""
+Test = Callable[..., Coroutine[Any, Any, None]]
 
+
+def on_both_loops(test: Test) -> Callable[..., None]:
+    """The member runs on uvloop; asyncio's own transports differ in small ways."""
+    return on_loops(test, *LOOPS)
+
+
+def on_uvloop(test: Test) -> Callable[..., None]:
+    return on_loops(test, "uvloop")
+
+
+def on_loops(test: Test, *names: str) -> Callable[..., None]:
     def run(loop: str, **arguments: Any) -> None:
         with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
             runner.run(test(**arguments))
 
-    marks = [*getattr(test, "pytestmark", []), pytest.mark.parametrize("loop", LOOPS).mark]
+    marks = [*getattr(test, "pytestmark", []), pytest.mark.parametrize("loop", names).mark]
     run.pytestmark = marks  # type: ignore[attr-defined]
     signature = inspect.signature(test)
     loop = inspect.Parameter("loop", inspect.Parameter.KEYWORD_ONLY)
@@ -128,7 +137,6 @@ async def serving(settings: TlsSettings, **bounds: Any) -> AsyncIterator[Serving
             if each.transport is not None:
                 each.transport.abort()
         await asyncio.gather(*(each.ended for each in made))
-        gc.collect()  # a warning about something left open belongs to the test that left it
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -177,7 +185,7 @@ async def test_with_them(
         assert "tls: client didn't provide a certificate" in told
 
 
-@on_both_loops
+@on_uvloop
 async def test_a_ca_alone_demands_certificates_and_names_nobody(
     mutual: TlsSettings, authority: Authority, alice: Pair
 ) -> None:
@@ -186,7 +194,7 @@ async def test_a_ca_alone_demands_certificates_and_names_nobody(
         assert "CERTIFICATE_REQUIRED" in await it.refuses(client(authority))
 
 
-@on_both_loops
+@on_uvloop
 async def test_certificates_that_are_no_good(
     mutual: TlsSettings, authority: Authority, stranger: Authority, told: list[str]
 ) -> None:
@@ -201,7 +209,7 @@ async def test_certificates_that_are_no_good(
             assert reason in told
 
 
-@on_both_loops
+@on_uvloop
 async def test_revoked_ones_and_a_list_that_changes(
     mutual: TlsSettings, authority: Authority, alice: Pair, tmp_path: Path, told: list[str]
 ) -> None:
@@ -214,7 +222,7 @@ async def test_revoked_ones_and_a_list_that_changes(
         assert f"transport: certificate serial {alice.serial:x} revoked" in told
 
 
-@on_both_loops
+@on_uvloop
 async def test_allowed_hostnames(mutual: TlsSettings, authority: Authority, alice: Pair) -> None:
     async with serving(replace(mutual, allowed_hostnames=("x", "alice.example.com"))) as it:
         assert await it.greeting(client(authority, alice)) == "<alice>"
@@ -222,7 +230,7 @@ async def test_allowed_hostnames(mutual: TlsSettings, authority: Authority, alic
         await it.refuses(client(authority, bob))
 
 
-@on_both_loops
+@on_uvloop
 async def test_the_address_a_peer_comes_from(
     mutual: TlsSettings, authority: Authority, server: Pair, told: list[str]
 ) -> None:
@@ -240,7 +248,7 @@ async def test_the_address_a_peer_comes_from(
         assert await it.greeting(client(authority, elsewhere)) == "<>"
 
 
-@on_both_loops
+@on_uvloop
 async def test_whatever_the_ca_file_has_is_trusted(one_way: TlsSettings, stranger: Authority) -> None:
     """A single certificate in it, too: as Go, and so etcd, sees it."""
     pinned = stranger.issue("pinned", cn="pinned")
@@ -252,7 +260,7 @@ async def test_whatever_the_ca_file_has_is_trusted(one_way: TlsSettings, strange
         assert await it.greeting(context) == "<pinned>"
 
 
-@on_both_loops
+@on_uvloop
 @pytest.mark.parametrize(
     ("offered", "chosen"), [(["h2"], "h2"), (["h2", "http/1.1"], "http/1.1"), ([], None), (["x"], None)]
 )
@@ -269,7 +277,7 @@ async def test_alpn(
         writer.transport.abort()
 
 
-@on_both_loops
+@on_uvloop
 async def test_versions_below_the_least(one_way: TlsSettings, authority: Authority, told: list[str]) -> None:
     old = client(authority)
     old.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -308,7 +316,7 @@ async def test_the_server_ends_it_behind_what_it_wrote(one_way: TlsSettings, aut
             await writer.wait_closed()
 
 
-@on_both_loops
+@on_uvloop
 async def test_a_record_that_was_tampered_with_ends_it(one_way: TlsSettings, authority: Authority) -> None:
     async with serving(one_way) as it:
         pipes = [ssl.MemoryBIO() for _ in range(2)]
@@ -333,7 +341,7 @@ async def test_a_record_that_was_tampered_with_ends_it(one_way: TlsSettings, aut
         writer.transport.abort()
 
 
-@on_both_loops
+@on_uvloop
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
@@ -358,7 +366,7 @@ async def test_garbage(
         assert await it.greeting(client(authority)) == "<>"
 
 
-@on_both_loops
+@on_uvloop
 async def test_a_handshake_byte_by_byte(one_way: TlsSettings, authority: Authority) -> None:
     async with serving(one_way) as it:
         pipes = [ssl.MemoryBIO() for _ in range(2)]
@@ -394,7 +402,7 @@ async def test_silence_is_dropped_in_time(one_way: TlsSettings, told: list[str])
         assert not it.door.half_open
 
 
-@on_both_loops
+@on_uvloop
 async def test_of_too_many_half_open_ones_the_oldest_goes(one_way: TlsSettings, authority: Authority) -> None:
     async with serving(one_way, half_open_max=3) as it:
         idle = []
@@ -408,7 +416,7 @@ async def test_of_too_many_half_open_ones_the_oldest_goes(one_way: TlsSettings, 
             writer.transport.abort()
 
 
-@on_both_loops
+@on_uvloop
 async def test_a_storm_of_handshakes(mutual: TlsSettings, authority: Authority, alice: Pair) -> None:
     """The loop is not theirs: a timer that comes due meanwhile is not kept waiting for all of them."""
     context = client(authority, alice)
@@ -418,7 +426,7 @@ async def test_a_storm_of_handshakes(mutual: TlsSettings, authority: Authority, 
         assert not it.door.half_open
 
 
-@on_both_loops
+@on_uvloop
 async def test_refusals_do_not_flood_the_log(one_way: TlsSettings, told: Any) -> None:
     async with serving(one_way) as it:
         for _ in range(30):
