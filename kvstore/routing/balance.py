@@ -49,7 +49,9 @@ class Balance:
     def pick(self, now: float, exclude: Collection[str] = ()) -> Instance | None:
         """The next in turn whose id is not in exclude; None when there is none."""
         able = [
-            slot for name, slot in self._slots.items() if slot.instance.weight > 0 and name not in exclude
+            slot
+            for name, slot in self._slots.items()
+            if slot.instance.weight > 0 and slot.instance.is_ready and name not in exclude
         ]
         awake = [slot for slot in able if slot.rests_until <= now]
         chosen: _Slot | None = None

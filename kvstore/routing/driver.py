@@ -1,4 +1,4 @@
-"""What a driver is: something that can be told the whole set of ready instances, and converges on it.
+"""What a driver is: something that can be told the whole set of serving instances, and converges on it.
 
 reconcile() is given the set, never a change to it, so a driver that missed something, restarted, or was wrong is
 right again after the next call. It returns at once; a driver that has to wait for something (HAProxy's socket)
@@ -15,4 +15,5 @@ from kvstore.readiness.instance import Instance
 
 class Driver(Protocol):
     def reconcile(self, instances: Sequence[Instance]) -> None:
-        """instances: all that are ready, ordered by id."""
+        """instances: all that are ready or draining, ordered by id. Only those that are ready, with a weight,
+        may be sent anything new; what a draining one has in hand is left to finish."""

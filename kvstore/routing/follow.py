@@ -100,11 +100,11 @@ class Follower:
 
     def _tell(self) -> None:
         """Hands the set to the driver when it differs from the last, and arms the timer of what is kept."""
-        ready = self._view.ready()
-        if ready != self._told:
-            self._report(self._told or [], ready)
-            self._told = ready
-            self._driver.reconcile(ready)
+        serving = self._view.serving()
+        if serving != self._told:
+            self._report(self._told or [], serving)
+            self._told = serving
+            self._driver.reconcile(serving)
         for key, reason in self._view.refused.items():
             if self._refused.get(key) != reason:
                 log.warning("%s is not routed to: %s", key.decode(errors="replace"), reason)
@@ -123,11 +123,11 @@ class Follower:
         self._tell()
 
     def _report(self, before: Sequence[Instance], after: Sequence[Instance]) -> None:
-        old, new = ({one.id: one.address for one in set_} for set_ in (before, after))
+        old, new = ({one.id: one.address for one in set_ if one.is_ready} for set_ in (before, after))
         came = [f"+{name}" for name in new if new[name] != old.get(name)]
         went = [f"-{name}" for name in old if name not in new]
         if came or went:
-            log.info("%d ready: %s (revision %d)", len(after), " ".join(came + went), self.revision)
+            log.info("%d ready: %s (revision %d)", len(new), " ".join(came + went), self.revision)
         if self._view.kept_count:
             seconds = (self._view.next_deadline or 0.0) - self._now()
             log.warning(

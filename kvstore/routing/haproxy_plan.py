@@ -47,13 +47,13 @@ class Target:
 
 
 def targets(instances: Iterable[Instance], ip_of: Mapping[str, str]) -> dict[str, Target]:
-    """By name. ip_of: host to IP; an instance whose host is not in it is left out. Two instances that announce
-    one address are one server, with the weights of both."""
+    """By name. ip_of: host to IP; an instance that drains, or whose host is not in it, is left out. Two instances
+    that announce one address are one server, with the weights of both."""
     found: dict[str, Target] = {}
     for instance in instances:
         host, port = split_address(instance.address)
         ip = ip_of.get(host)
-        if ip is None:
+        if ip is None or not instance.is_ready:
             continue
         name = f"{NAME_PREFIX}{ip}:{port}"
         address = f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"

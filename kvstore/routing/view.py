@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from kvstore.readiness.instance import Instance, InvalidInstance, decode
+from kvstore.readiness.instance import Instance, InvalidInstance, State, decode
 
 DEFAULT_KEEP_S = 10.0
 THRESHOLD = 2
@@ -48,6 +48,11 @@ class View:
         """Ordered by id, so that two routers with the same view agree on the order too."""
         found = [instance for instance in self._stored.values() if instance.is_ready]
         return sorted([*found, *self._kept.values()], key=lambda instance: instance.id)
+
+    def serving(self) -> list[Instance]:
+        """ready(), and those that are draining: they get nothing new, and finish what they have. By id."""
+        draining = [instance for instance in self._stored.values() if instance.state is State.DRAINING]
+        return sorted([*self.ready(), *draining], key=lambda instance: instance.id)
 
     @property
     def kept_count(self) -> int:

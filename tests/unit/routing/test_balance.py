@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from kvstore.readiness.instance import Instance
+from kvstore.readiness.instance import Instance, State
 from kvstore.routing.balance import Balance
 
 
@@ -65,6 +65,11 @@ def test_an_answer_ends_the_rest() -> None:
     balance.refused("a", 10.0)
     balance.answered("a")
     assert sorted(picks(balance, 2, now=10.0).split()) == ["a", "b"]
+
+
+def test_one_that_drains_gets_nothing_new() -> None:
+    balance = balance_of(instance("a"), replace(instance("b"), state=State.DRAINING))
+    assert picks(balance, 3) == "a a a"
 
 
 def test_when_everybody_rests_everybody_is_asked() -> None:

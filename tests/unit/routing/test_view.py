@@ -28,6 +28,7 @@ def test_list_then_events_gives_the_ready_ones_in_order_of_id() -> None:
     assert (names(view), view.revision) == ("a b", 5)
     view.apply([put("c"), gone("a"), put("d", State.DRAINING), put("e", State.STARTING)], 7, 1.0)
     assert (names(view), view.revision) == ("b c", 7)
+    assert [(one.id, one.is_ready) for one in view.serving()] == [("b", True), ("c", True), ("d", False)]
 
 
 def test_a_batch_seen_before_changes_nothing() -> None:

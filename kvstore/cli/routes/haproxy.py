@@ -1,0 +1,71 @@
+"""kvctl route haproxy: drive a running HAProxy."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import click
+
+from kvstore.cli.options import Duration, Settings, Verb
+from kvstore.cli.routes.shared import common, follow
+from kvstore.readiness import console
+
+
+@click.command(
+    "haproxy",
+    cls=Verb,
+    epilog="\b\nExample:\n  kvctl route haproxy --service web --socket /run/haproxy/admin.sock --backend web\n\n"
+    "HAProxy needs `stats socket PATH level admin` and a backend with a dynamic balance algorithm (roundrobin, "
+    "leastconn, random); it may be empty.",
+)
+@common
+@click.option("--socket", "socket_path", required=True, metavar="PATH", help="HAProxy's stats socket.")
+@click.option("--backend", required=True, help="The backend whose servers are ours to add and delete.")
+@click.option(
+    "--interval",
+    type=Duration(),
+    default="1s",
+    show_default=True,
+    help="Between two comparisons with HAProxy.",
+)
+@click.option(
+    "--drain",
+    type=Duration(),
+    default="1s",
+    show_default=True,
+    help="How long requests on their way to an instance that has gone may still take.",
+)
+@click.option("--server-options", default="", help="Appended to `add server`, for example 'check inter 1s'.")
+@click.pass_obj
+def haproxy(settings: Settings, /, **options: Any) -> int:
+    """Drive a running HAProxy (2.6 or later) over its runtime API, without a reload."""
+    console.configure(settings.debug)
+    return asyncio.run(_route_haproxy(settings, options))
+
+
+async def _route_haproxy(settings: Settings, options: dict[str, Any]) -> int:
+    from kvstore.routing.haproxy import HaproxyDriver, Settings
+
+    driver = HaproxyDriver(
+        Settings(
+            socket_path=options["socket_path"],
+            backend=options["backend"],
+            interval_s=options["interval"],
+            drain_s=options["drain"],
+            server_options=options["server_options"],
+        )
+    )
+
+    async def run(stopped: asyncio.Event) -> int:
+        driving = asyncio.ensure_future(driver.run())
+        waiting = asyncio.ensure_future(stopped.wait())
+        await asyncio.wait([driving, waiting], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        driving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await driving
+        return 0
+
+    return await follow(settings, options, driver, run)

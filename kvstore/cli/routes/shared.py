@@ -1,0 +1,80 @@
+"""What the commands of `kvctl route` have in common: whose instances, following the store, and stopping."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from kvstore.cli.announce import client_maker
+from kvstore.cli.failures import CommandFailed
+from kvstore.cli.options import Duration, Settings
+from kvstore.readiness.instance import InvalidInstance, check_name
+from kvstore.routing.view import DEFAULT_KEEP_S
+
+FIRST_LIST_S = 2.0
+
+
+def _check_service(_: click.Context, __: click.Parameter, value: str) -> str:
+    try:
+        return check_name("service", value)
+    except InvalidInstance as problem:
+        raise click.BadParameter(problem.reason) from None
+
+
+def common(command: Any) -> Any:
+    for option in (
+        click.option(
+            "--service", required=True, callback=_check_service, help="Whose ready instances to route to."
+        ),
+        click.option(
+            "--keep-empty",
+            type=Duration(),
+            default=DEFAULT_KEEP_S,
+            show_default=f"{DEFAULT_KEEP_S:g}s",
+            help="When two or more instances vanish in one moment and none is left, keep them this long; 0: never.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+async def follow(
+    settings: Settings, options: dict[str, Any], driver: Any, run: Callable[[asyncio.Event], Awaitable[int]]
+) -> int:
+    """run begins when the driver has its first set, or when that takes too long; it ends with a signal."""
+    from kvstore.routing.follow import Follower
+
+    with stop_signal() as stopped:
+        try:
+            async with client_maker(settings)() as client, asyncio.TaskGroup() as group:
+                follower = Follower(client, options["service"], driver, keep_s=options["keep_empty"])
+                following = group.create_task(follower.run(), name="follow")
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(FIRST_LIST_S):
+                        await follower.listed.wait()
+                status = await run(stopped)
+                following.cancel()
+        except* CommandFailed as failed:
+            raise failed.exceptions[0] from None
+        except* ValueError as problem:  # an endpoint that cannot be read
+            raise CommandFailed(str(problem.exceptions[0])) from None
+    return status
+
+
+@contextmanager
+def stop_signal() -> Iterator[asyncio.Event]:
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    try:
+        yield stopped
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
