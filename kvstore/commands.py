@@ -15,7 +15,7 @@ Payloads are the client's own request bytes wherever the request needs nothing a
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -100,17 +100,19 @@ def decode_header(data: bytes) -> BatchHeader:
     return BatchHeader(*BATCH.unpack_from(data))
 
 
-def decode_commands(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yields (kind, payload) of each command. Raises MalformedBatch where the bytes end early or late."""
-    offset, end = BATCH.size, len(data)
+def decode_commands(data: bytes) -> list[tuple[int, bytes]]:
+    """(kind, payload) of each command. Raises MalformedBatch where the bytes end early or late."""
+    offset, end, unpack = BATCH.size, len(data), COMMAND.unpack_from
+    commands = []
     for _ in range(decode_header(data).command_count):
         if offset + COMMAND_SIZE > end:
             raise MalformedBatch("a command's header is cut off")
-        kind, size = COMMAND.unpack_from(data, offset)
-        offset += COMMAND_SIZE
-        if offset + size > end:
+        kind, size = unpack(data, offset)
+        start = offset + COMMAND_SIZE
+        offset = start + size
+        if offset > end:
             raise MalformedBatch("a command's payload is cut off")
-        yield kind, data[offset : offset + size]
-        offset += size
+        commands.append((kind, data[start:offset]))
     if offset != end:
         raise MalformedBatch(f"{end - offset} bytes follow the last command")
+    return commands

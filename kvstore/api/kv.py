@@ -21,6 +21,7 @@ from kvstore.pb.etcdserverpb_pb2 import (
 from kvstore.replication.outbox import Outcome
 from kvstore.rpc import Methods, UnaryCall, UnaryMethod
 from kvstore.state import checks
+from kvstore.state.plain_put import plain_put
 from kvstore.state.space import PUT_COST
 
 PHYSICAL_POLL_S = 0.01
@@ -43,11 +44,14 @@ class KvService:
         }
 
     def put(self, call: UnaryCall, data: bytes) -> None:
-        request = parse(call, PutRequest, data)
-        if request is None:
-            return
+        request = None
+        if plain_put(data) is None:
+            request = parse(call, PutRequest, data)
+            if request is None:
+                return
         try:
-            checks.check_put(request)
+            if request is not None:
+                checks.check_put(request)
             self._check_size(data)
             self._space.admit(PUT_COST + len(data))
         except errors.StoreError as problem:

@@ -16,12 +16,13 @@ from time import perf_counter
 from google.protobuf.message import DecodeError
 
 from kvstore import errors
-from kvstore.api.context import Context, varint
+from kvstore.api.context import Context
 from kvstore.api.errors import status_of
 from kvstore.meters import WatchMeter
 from kvstore.pb.etcdserverpb_pb2 import WatchCreateRequest, WatchRequest
 from kvstore.rpc import Methods, Status, StreamCall, StreamMethod
 from kvstore.state.auth import Access, Identity
+from kvstore.state.varint import varint
 from kvstore.state.watch_hub import Watcher
 
 BUFFER_BYTES_MAX = 4 << 20

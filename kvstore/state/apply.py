@@ -7,7 +7,7 @@ this program: it stops the member rather than let it differ from the others.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from kvstore import errors
 from kvstore.commands import MEMBERS_OWN, Kind
@@ -42,6 +42,7 @@ from kvstore.state.compaction import Compaction
 from kvstore.state.lessor import Lease, Lessor
 from kvstore.state.mvcc import Keyspace
 from kvstore.state.overlay import Latest, Overlay
+from kvstore.state.plain_put import plain_put
 from kvstore.state.records import KV_AT
 from kvstore.state.space import Space
 from kvstore.state.storage_process import ALARMS, LEASE_KEYS, LEASES, MEMBERS
@@ -105,18 +106,24 @@ class Applier:
         """The commands that follow are of the entry at this index."""
         self._auth_commands.index = index
 
-    def apply(self, kind: int, payload: bytes, term: int) -> Outcome:
-        """One command of an entry of `term`: the revision its reply names and the reply without its header."""
+    def apply(self, commands: Iterable[tuple[int, bytes]], term: int) -> list[Outcome]:
+        """The commands of an entry of `term`: of each the revision its reply names and the reply without its
+        header, or why it was refused. One loop for all: a call a command costs as much as a third of a put."""
         self._term = term
-        try:
-            if self._auth.enabled and kind not in MEMBERS_OWN:
-                raise errors.NoUserName  # taken by a member that did not know yet that a name is asked for
-            body = self._effects[kind](payload)
-        except errors.StoreError as refusal:
-            assert not self.keyspace.changing, f"{Kind(kind).name} failed after it had written: {refusal!r}"
-            self._meter.refused(kind)
-            return refusal
-        return self.keyspace.end(), body
+        auth, effects, keyspace = self._auth, self._effects, self.keyspace
+        outcomes: list[Outcome] = []
+        for kind, payload in commands:
+            try:
+                if auth.enabled and kind not in MEMBERS_OWN:
+                    raise errors.NoUserName  # taken by a member that did not know yet that a name is asked for
+                body = effects[kind](payload)
+            except errors.StoreError as refusal:
+                assert not keyspace.changing, f"{Kind(kind).name} failed after it had written: {refusal!r}"
+                self._meter.refused(kind)
+                outcomes.append(refusal)
+            else:
+                outcomes.append((keyspace.end(), body))
+        return outcomes
 
     def _authorized(self, payload: bytes) -> bytes:
         """A command in a user's name. With authentication turned off meanwhile nobody asks for it."""
@@ -129,6 +136,16 @@ class Applier:
     # Keys
 
     def _put(self, payload: bytes) -> bytes:
+        plain = plain_put(payload)
+        if plain is not None:
+            key, value = plain
+            before = self.keyspace.current(key)
+            self._meter.puts += 1
+            self._meter.put_bytes += len(key) + len(value)
+            self.keyspace.put(key, value, 0, before)
+            if before is not None and before.lease:
+                self._move(key, before.lease, 0)
+            return b""
         request = PutRequest.FromString(payload)
         lease = request.lease
         if lease and not self._lessor.exists(lease):

@@ -164,10 +164,10 @@ class StateMachine:
             return None
         self._broken = True  # until the entry is whole: half of one is never stored
         self._applier.begin(index)
-        apply, meter = self._applier.apply, self.meter
+        meter = self.meter
         began = meter.clock()
-        commands = list(decode_commands(data))
-        outcomes = [apply(kind, payload, term) for kind, payload in commands]
+        commands = decode_commands(data)
+        outcomes = self._applier.apply(commands, term)
         meter.applied([kind for kind, _ in commands], meter.clock() - began)
         self._batches[origin] = mark
         operations = self._overlay.filling.operations

@@ -31,11 +31,25 @@ from kvstore.state.records import (
     bound,
     version_at,
 )
+from kvstore.state.varint import varint
 
 # revision, key, kv bytes, kv bytes of the version before (None for a creation), whether it is a delete
 Listener = Callable[[int, bytes, bytes, bytes | None, bool], None]
 _DEPTH_MASK = ANCHOR_EVERY - 1
 _pack = REVISION.pack
+_new = tuple.__new__  # of a named tuple, without the call in Python that its class makes: 0.12 us, not 0.23
+_FIRST = NO_REVISION + NO_REVISION + DEPTH_AND_FLAGS[0][0]
+_CONTINUED = [bytes((low | 0x80,)) for low in range(0x80)]  # a varint's first byte where others follow
+_KEY, _CREATE_REVISION, _MOD_REVISION, _VERSION, _VALUE, _LEASE = (
+    b"\x0a",
+    b"\x10",
+    b"\x18",
+    b"\x20",
+    b"\x2a",
+    b"\x30",
+)
+"""The tags of a KeyValue, in the order in which protobuf writes its fields."""
+_TAGS = _KEY + _CREATE_REVISION + _MOD_REVISION  # those of Latest.head
 
 
 class Store(Protocol):
@@ -70,6 +84,7 @@ class Keyspace:
         self._store = store
         self._overlay = overlay
         self._sub = 0
+        self._high_of, self._high = -1, b""  # the bytes that the mod_revisions of 128 revisions share
 
     # Writing: any number of put() and delete(), then end()
 
@@ -77,31 +92,31 @@ class Keyspace:
         """before: current(key), which the caller had to look up anyway."""
         main, sub = self.revision + 1, self._sub
         self._sub = sub + 1
-        kv = KeyValue()
-        kv.key = key
-        kv.mod_revision = main
-        if value:
-            kv.value = value
-        if lease:
-            kv.lease = lease
-        if before is None:
+        if main >> 7 != self._high_of:
+            self._high_of = main >> 7
+            self._high = varint(self._high_of)
+        mod = _CONTINUED[main & 0x7F] + self._high if main > 0x7F else varint(main)
+        if before is None or not before.version:
             self.key_count += 1
-            create = main
-            version = kv.version = 1
-            kv.create_revision = main
-            encoded = kv.SerializeToString()
-            links = (_pack(main, sub), NO_REVISION, NO_REVISION, DEPTH_AND_FLAGS[0][0], encoded)
+            create, version = main, 1
+            head = b"".join((_KEY, varint(len(key)), key, _CREATE_REVISION, mod, _MOD_REVISION))
+        else:
+            create, version, head = before.create_revision, before.version + 1, before.head
+        parts = [head, mod, _VERSION, varint(version)]
+        if value:
+            parts += (_VALUE, varint(len(value)), value)
+        if lease:
+            parts += (_LEASE, varint(lease))
+        encoded = b"".join(parts)
+        if before is None:
+            record = b"".join((_pack(main, sub), _FIRST, encoded))
         else:
             old = before.record
-            version = kv.version = before.version + 1
-            if version == 1:
-                self.key_count += 1
-            create = kv.create_revision = before.create_revision or main
-            encoded = kv.SerializeToString()
             depth, own = old[DEPTH_AT], old[:12]
             anchor = old[ANCHOR_AT:DEPTH_AT] if depth else own
-            links = (_pack(main, sub), own, anchor, DEPTH_AND_FLAGS[depth + 1 & _DEPTH_MASK][0], encoded)
-        self._overlay.filling.add(key, Latest(b"".join(links), create, version, lease))
+            links = DEPTH_AND_FLAGS[depth + 1 & _DEPTH_MASK][0]
+            record = b"".join((_pack(main, sub), own, anchor, links, encoded))
+        self._overlay.filling.add(key, _new(Latest, (record, create, version, lease, head)))
         if self.listener is not None:
             live = before is not None and before.version
             self.listener(main, key, encoded, before.record[KV_AT:] if before and live else None, False)
@@ -116,7 +131,7 @@ class Keyspace:
         depth, own = old[DEPTH_AT], old[:12]
         anchor = old[ANCHOR_AT:DEPTH_AT] if depth else own
         links = (_pack(main, sub), own, anchor, DEPTH_AND_FLAGS[depth + 1 & _DEPTH_MASK][1], encoded)
-        self._overlay.filling.add(key, Latest(b"".join(links), 0, 0, 0))
+        self._overlay.filling.add(key, Latest(b"".join(links), 0, 0, 0, b""))
         if self.listener is not None:
             self.listener(main, key, encoded, old[KV_AT:], True)
 
@@ -224,6 +239,10 @@ class Keyspace:
 
 def decoded(record: bytes) -> Latest:
     if record[FLAGS_AT]:
-        return Latest(record, 0, 0, 0)
+        return Latest(record, 0, 0, 0, b"")
     kv = KeyValue.FromString(record[KV_AT:])
-    return Latest(record, kv.create_revision, kv.version, kv.lease)
+    create, key_size = kv.create_revision, len(kv.key)
+    numbers = (key_size.bit_length() + 6) // 7 + (create.bit_length() + 6) // 7  # their varints' bytes
+    return Latest(
+        record, create, kv.version, kv.lease, record[KV_AT : KV_AT + len(_TAGS) + key_size + numbers]
+    )

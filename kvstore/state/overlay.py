@@ -17,12 +17,16 @@ INSERT_ONE_BY_ONE_MAX = 64
 
 
 class Latest(NamedTuple):
-    """The newest version of a key. Of a tombstone everything but `record` is zero."""
+    """The newest version of a key. Of a tombstone everything but `record` is zero or empty.
+
+    head: how its KeyValue begins, and that of its next version will: key, create_revision, mod_revision's tag.
+    """
 
     record: bytes
     create_revision: int
     version: int
     lease: int
+    head: bytes
 
 
 class Generation:
