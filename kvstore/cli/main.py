@@ -42,6 +42,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "make-mirror": ("kvstore.cli.mirror", "Copy keys to another cluster, and follow their changes"),
     "check": ("kvstore.cli.check", "Is the cluster fit for a load: perf, datascale"),
     "announce": ("kvstore.cli.announce", "Tell the store that this instance is ready"),
+    "services": ("kvstore.cli.services", "Who is announced: list, watch"),
+    "drain": ("kvstore.cli.services", "Give an instance nothing new to do"),
     "route": ("kvstore.cli.route", "Send traffic to the instances that are ready"),
     "completion": ("kvstore.cli.completion", "The script that completes commands in a shell"),
 }

@@ -10,6 +10,11 @@ Reading is strict about what it knows and indifferent to what it does not: a fie
 is refused with its reason, a field it has never heard of is skipped, a state it has never heard of is read as
 UNKNOWN, which nobody routes to. A later version may add fields and states; it may not change what these mean.
 The key is part of the statement: service and id in the value must agree with it.
+
+Key:    /kvstore/services/SERVICE/INSTANCE/drain
+Value:  {"version":1,"since":"2026-01-31T12:00:00.000Z"}; that it is there is what counts
+
+An order: the instance gets nothing new for as long as this key is there, whatever it says of itself.
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ ROOT = "/kvstore/services/"
 DEFAULT_WEIGHT = 100
 MAX_WEIGHT = 256  # HAProxy's; a weight of 0 means: ready, and not to be sent anything
 MAX_TAGS = 64
+_DRAIN = b"/drain"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
@@ -79,6 +85,22 @@ def prefix(service: str) -> bytes:
 
 def id_from_key(key: bytes) -> str:
     return key.rpartition(b"/")[2].decode(errors="replace")
+
+
+def drain_key(key: bytes) -> bytes:
+    """Where the order to drain the instance of this key stands."""
+    return key + _DRAIN
+
+
+def drained_key(key: bytes) -> bytes | None:
+    """The instance's key, of an order's; None for any other key. An instance's name has no slash."""
+    return (
+        key.removesuffix(_DRAIN) if key.endswith(_DRAIN) and key.count(b"/") > ROOT.count("/") + 1 else None
+    )
+
+
+def drain_order(now_ms: int) -> bytes:
+    return json.dumps({"version": VERSION, "since": _format_time(now_ms)}, separators=(",", ":")).encode()
 
 
 def default_id(address: str) -> str:

@@ -21,9 +21,10 @@ from collections.abc import Sequence
 from kvstore.client import Client, ClientError
 from kvstore.client.errors import Compacted
 from kvstore.readiness.instance import Instance, prefix
+from kvstore.readiness.roster import Item
 from kvstore.readiness.trouble import Trouble
 from kvstore.routing.driver import Driver
-from kvstore.routing.view import DEFAULT_KEEP_S, Item, View
+from kvstore.routing.view import DEFAULT_KEEP_S, View
 
 RESYNC_S = 60.0
 

@@ -5,6 +5,7 @@ alternative that was refused: keep-alive clients stayed with the old instance be
 of the switches. Servers whose name does not begin with "kv:" belong to the configuration and are never touched, so
 the state after a restart of either side is all in `show servers state`: what we made, and nothing to remember.
 
+An instance that drains keeps its server, in HAProxy's state of that name: what it has goes on, nothing new comes.
 An instance that has gone is disabled first, which takes it out of the rotation whatever happens next. Deleting it is
 tidying up: HAProxy refuses while connections hang on it, so it is tried again, and once it has been asked for longer
 than the drain allows (overdue) the sessions are shut down before it.
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from kvstore.readiness.instance import Instance, split_address
 
 NAME_PREFIX = "kv:"
+DRAINS = 0x08 | 0x10  # forced, inherited
 IN_MAINTENANCE = 0x01 | 0x02 | 0x04 | 0x20  # forced, inherited, by configuration, by DNS
 
 BUSY = "Server still has connections attached to it, cannot remove it."
@@ -35,6 +37,7 @@ class Server:
     name: str
     is_enabled: bool
     weight: int
+    is_draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +47,25 @@ class Target:
     name: str
     address: str
     weight: int
+    is_draining: bool = False
 
 
 def targets(instances: Iterable[Instance], ip_of: Mapping[str, str]) -> dict[str, Target]:
-    """By name. ip_of: host to IP; an instance that drains, or whose host is not in it, is left out. Two instances
-    that announce one address are one server, with the weights of both."""
+    """By name. ip_of: host to IP; an instance whose host is not in it is left out. Two instances that announce
+    one address are one server, with the weights of both; it drains only when both do."""
     found: dict[str, Target] = {}
     for instance in instances:
         host, port = split_address(instance.address)
         ip = ip_of.get(host)
-        if ip is None or not instance.is_ready:
+        if ip is None:
             continue
         name = f"{NAME_PREFIX}{ip}:{port}"
         address = f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
-        weight = instance.weight + (found[name].weight if name in found else 0)
-        found[name] = Target(name, address, min(weight, 256))
+        other = found.get(name)
+        if not instance.is_ready and other is not None:
+            continue
+        weight = instance.weight + (other.weight if other is not None and not other.is_draining else 0)
+        found[name] = Target(name, address, min(weight, 256), not instance.is_ready)
     return found
 
 
@@ -77,7 +84,7 @@ def parse_state(text: str) -> dict[str, Server]:
         except (KeyError, ValueError):
             raise UnreadableState(f"this line of the state: {line!r}") from None
         if name.startswith(NAME_PREFIX):
-            servers[name] = Server(name, not admin & IN_MAINTENANCE, weight)
+            servers[name] = Server(name, not admin & IN_MAINTENANCE, weight, bool(admin & DRAINS))
     return servers
 
 
@@ -94,6 +101,8 @@ def plan(
     commands: list[str] = []
     for name in sorted(desired.keys() - current.keys()):
         target = desired[name]
+        if target.is_draining:
+            continue  # it has nothing here that could be finished
         words = f"add server {backend}/{name} {target.address} weight {target.weight} {options}"
         commands += [words.strip(), f"enable server {backend}/{name}"]
     for name in sorted(desired.keys() & current.keys()):
@@ -101,6 +110,9 @@ def plan(
             commands.append(f"set server {backend}/{name} weight {desired[name].weight}")
         if not current[name].is_enabled:
             commands.append(f"enable server {backend}/{name}")
+        if desired[name].is_draining != current[name].is_draining:
+            state = "drain" if desired[name].is_draining else "ready"
+            commands.append(f"set server {backend}/{name} state {state}")
     gone = sorted(current.keys() - desired.keys())
     commands += [f"disable server {backend}/{name}" for name in gone if current[name].is_enabled]
     for name in gone:

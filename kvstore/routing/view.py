@@ -15,44 +15,40 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from kvstore.readiness.instance import Instance, InvalidInstance, State, decode
+from kvstore.readiness.instance import Instance, State
+from kvstore.readiness.roster import Item, Roster
 
 DEFAULT_KEEP_S = 10.0
 THRESHOLD = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A key and its value as stored; value None: the key was deleted."""
-
-    key: bytes
-    value: bytes | None
 
 
 @dataclass(slots=True)
 class View:
     """revision: everything up to and including it has been seen; 0 before the first list.
 
-    Invariant: kept and stored share no key. ready() is the stored ones that are ready, and the kept ones.
-    refused holds what could not be read, with the reason, for the log; such an instance is not ready.
+    Invariant: kept and roster share no key. ready() is the roster's that are ready, and the kept ones.
     """
 
     keep_s: float = DEFAULT_KEEP_S
     revision: int = 0
-    refused: dict[bytes, str] = field(default_factory=dict)
-    _stored: dict[bytes, Instance] = field(default_factory=dict)
+    _roster: Roster = field(default_factory=Roster)
     _kept: dict[bytes, Instance] = field(default_factory=dict)
     _kept_until: float = 0.0
 
     def ready(self) -> list[Instance]:
         """Ordered by id, so that two routers with the same view agree on the order too."""
-        found = [instance for instance in self._stored.values() if instance.is_ready]
+        found = [instance for _, instance in self._roster if instance.is_ready]
         return sorted([*found, *self._kept.values()], key=lambda instance: instance.id)
 
     def serving(self) -> list[Instance]:
         """ready(), and those that are draining: they get nothing new, and finish what they have. By id."""
-        draining = [instance for instance in self._stored.values() if instance.state is State.DRAINING]
+        draining = [instance for _, instance in self._roster if instance.state is State.DRAINING]
         return sorted([*self.ready(), *draining], key=lambda instance: instance.id)
+
+    @property
+    def refused(self) -> dict[bytes, str]:
+        """What could not be read, with the reason, for the log."""
+        return self._roster.refused
 
     @property
     def kept_count(self) -> int:
@@ -66,17 +62,20 @@ class View:
 
     def load(self, items: Iterable[Item], revision: int, now: float) -> None:
         """The whole content of the service as of revision: replaces what was known."""
-        listed = {item.key: item for item in items}
-        gone = [Item(key, None) for key in self._stored if key not in listed]
-        self.refused.clear()
-        self._step([*gone, *listed.values()], now)
+        before = self._ready_by_key()
+        listed = list(items)
+        self._roster.replace(listed)
+        self._keep_vanished(before, listed, now)
         self.revision = revision
 
     def apply(self, items: Iterable[Item], revision: int, now: float) -> None:
         """The changes up to revision, oldest first. A batch that was applied before changes nothing."""
         if revision <= self.revision:
             return
-        self._step(items, now)
+        before = self._ready_by_key()
+        changes = list(items)
+        self._roster.take(changes)
+        self._keep_vanished(before, changes, now)
         self.revision = revision
 
     def expire(self, now: float) -> None:
@@ -84,23 +83,17 @@ class View:
         if self._kept and now >= self._kept_until:
             self._kept.clear()
 
-    def _step(self, items: Iterable[Item], now: float) -> None:
-        before = {key: instance for key, instance in self._stored.items() if instance.is_ready}
-        for item in items:
-            self._take(item)
-        vanished = {key: instance for key, instance in before.items() if key not in self._stored}
-        is_empty = not any(instance.is_ready for instance in self._stored.values())
+    def _ready_by_key(self) -> dict[bytes, Instance]:
+        return {key: instance for key, instance in self._roster if instance.is_ready}
+
+    def _keep_vanished(self, before: dict[bytes, Instance], step: Iterable[Item], now: float) -> None:
+        """before: who was ready before this step. Whoever the step heard of again is not kept any more."""
+        for item in step:
+            if item.value is not None:
+                self._kept.pop(item.key, None)
+        roster = self._roster
+        vanished = {key: instance for key, instance in before.items() if key not in roster}
+        is_empty = not any(instance.is_ready for _, instance in roster)
         if is_empty and len(vanished) >= THRESHOLD and self.keep_s > 0:
             self._kept.update(vanished)
             self._kept_until = now + self.keep_s
-
-    def _take(self, item: Item) -> None:
-        self._stored.pop(item.key, None)
-        self.refused.pop(item.key, None)
-        if item.value is None:
-            return
-        self._kept.pop(item.key, None)
-        try:
-            self._stored[item.key] = decode(item.key, item.value)
-        except InvalidInstance as problem:
-            self.refused[item.key] = str(problem)

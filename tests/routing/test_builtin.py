@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,3 +63,21 @@ async def test_without_the_store_everything_goes_on_and_then_is_brought_up_to_da
             await asyncio.to_thread(store.start)
             await answers.only("b", "c")
             assert answers.failures == []
+
+
+async def test_an_instance_that_is_to_drain_gets_nothing_new_until_that_is_taken_back(own: Bench) -> None:
+    await own.announce("a")
+    await own.announce("b")
+    name = f"{own.service}/b"
+    async with asking(await own.builtin()) as answers:
+        await answers.only("a", "b")
+        drain = await own.kvctl("drain", "drain", name)
+        await drain.wait_line(f"{name}: drains, until: kvctl drain {name} --undo")
+        await answers.only("a")
+        services = await own.kvctl("services", "services", "list", own.service, "-w", "json")
+        listed = json.loads((await services.wait_line(r"(\[.*)"))[1])
+        assert [(one["instance"], one["state"]) for one in listed] == [("a", "ready"), ("b", "draining")]
+        undo = await own.kvctl("undo", "drain", name, "--undo")
+        await undo.wait_line(f"{name}: traffic again")
+        await answers.only("a", "b")
+        assert answers.failures == []

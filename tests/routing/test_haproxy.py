@@ -99,3 +99,22 @@ async def test_what_haproxy_refuses_is_said(own: Bench, tmp_path: Path) -> None:
     router = await route(own, haproxy, "--server-options=nonsense")
     await own.announce("a")
     await router.wait_line("HAProxy refused 'add server web/kv:127.0.0.1:.*nonsense'")
+
+
+async def test_an_instance_that_is_to_drain_gets_nothing_new_and_keeps_its_server(
+    own: Bench, tmp_path: Path
+) -> None:
+    haproxy = Haproxy(tmp_path, own.programs)
+    await haproxy.start()
+    await own.announce("a")
+    await own.announce("b")
+    await route(own, haproxy)
+    async with asking(haproxy.url) as answers:
+        await answers.only("a", "b")
+        answers.failures.clear()
+        await (await own.kvctl("drain", "drain", f"{own.service}/b")).wait_line("drains, until")
+        await answers.only("a")
+        assert len(await haproxy.servers()) == 2
+        await (await own.kvctl("undo", "drain", f"{own.service}/b", "--undo")).wait_line("traffic again")
+        await answers.only("a", "b")
+        assert answers.failures == []

@@ -1,8 +1,10 @@
 """Current state and desired set in, exact commands out."""
 
+from dataclasses import replace
+
 import pytest
 
-from kvstore.readiness.instance import Instance
+from kvstore.readiness.instance import Instance, State
 from kvstore.routing.haproxy_plan import (
     BUSY,
     Server,
@@ -26,6 +28,10 @@ def target(name: str, weight: int = 100) -> Target:
     return Target(name, name.removeprefix("kv:"), weight)
 
 
+def drains(name: str) -> Target:
+    return replace(target(name), is_draining=True)
+
+
 CASES = {
     "nothing to do": ([server(A)], [target(A)], ""),
     "empty on both sides": ([], [], ""),
@@ -44,6 +50,15 @@ CASES = {
         f"set server web/{A} weight 100; enable server web/{A}",
     ),
     "left half deleted by a crash": ([server(A, False)], [], f"del server web/{A}"),
+    "one drains": ([server(A)], [drains(A)], f"set server web/{A} state drain"),
+    "it is draining": ([Server(A, True, 100, True)], [drains(A)], ""),
+    "it drains no more": ([Server(A, True, 100, True)], [target(A)], f"set server web/{A} state ready"),
+    "it went while it drained": (
+        [Server(A, True, 100, True)],
+        [],
+        f"disable server web/{A}; del server web/{A}",
+    ),
+    "one that HAProxy does not know drains": ([], [drains(A)], ""),
     "weight changes": ([server(A)], [target(A, 5)], f"set server web/{A} weight 5"),
     "all out of the rotation before any is tidied up": (
         [server(A), server(B)],
@@ -122,3 +137,11 @@ def test_one_address_is_one_server_and_an_unknown_host_is_none() -> None:
 )
 def test_what_counts_as_trouble(command: str, answer: str, expected: str | None) -> None:
     assert trouble(command, answer) == expected
+
+
+def test_one_address_drains_when_all_who_announce_it_do() -> None:
+    a = Instance(service="web", id="a", address="10.0.0.1:80")
+    b = replace(a, id="b", weight=50, state=State.DRAINING)
+    ips = {"10.0.0.1": "10.0.0.1"}
+    assert targets([a, b], ips) == targets([b, a], ips) == {A: target(A)}
+    assert targets([b, replace(b, id="c")], ips) == {A: Target(A, "10.0.0.1:80", 50, True)}

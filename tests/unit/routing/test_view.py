@@ -1,7 +1,8 @@
 """The view, step by step, with literal times and revisions."""
 
-from kvstore.readiness.instance import Instance, State, encode
-from kvstore.routing.view import Item, View
+from kvstore.readiness.instance import Instance, State, drain_key, drain_order, encode
+from kvstore.readiness.roster import Item
+from kvstore.routing.view import View
 
 
 def put(name: str, state: State = State.READY) -> Item:
@@ -112,3 +113,18 @@ def test_what_cannot_be_read_is_not_ready_and_says_why() -> None:
     assert view.refused == {broken.key: "version: missing"}
     view.apply([put("a")], 7, 2.0)
     assert (names(view), view.refused) == ("a b", {})
+
+
+def test_an_instance_that_is_to_drain_is_there_and_gets_nothing_new() -> None:
+    view = loaded("a", "b")
+    order = Item(drain_key(put("a").key), drain_order(0))
+    view.apply([order], 6, 1.0)
+    assert (names(view), [one.id for one in view.serving()]) == ("b", ["a", "b"])
+    view.apply([Item(order.key, None)], 7, 2.0)
+    assert names(view) == "a b"
+
+
+def test_draining_everybody_keeps_nobody() -> None:
+    view = loaded("a", "b")
+    view.apply([Item(drain_key(put(name).key), drain_order(0)) for name in "ab"], 6, 1.0)
+    assert (names(view), view.next_deadline) == ("", None)
