@@ -26,9 +26,11 @@ from kvstore import identity, log
 from kvstore.api.auth import AuthService
 from kvstore.api.cluster import ClusterService
 from kvstore.api.context import Context, simple_tokens
+from kvstore.api.election import ElectionService
 from kvstore.api.health import HealthService
 from kvstore.api.kv import KvService
 from kvstore.api.lease import LeaseService
+from kvstore.api.lock import LockService
 from kvstore.api.maintenance import MaintenanceService
 from kvstore.api.passwords import PasswordThread
 from kvstore.api.readiness import ReadinessService
@@ -418,10 +420,13 @@ class MemberProcess:
         self._passwords = PasswordThread(self.config.bcrypt_cost, self._loop)
         self._guard = context.guard
         self.watches = WatchService(context, self._random)
+        leases = LeaseService(context, self.keeper, self._random)
         services: Methods = {
             **KvService(context).methods(),
             **self.watches.methods(),
-            **LeaseService(context, self.keeper, self._random).methods(),
+            **leases.methods(),
+            **LockService(context, leases.new_id).methods(),
+            **ElectionService(context, leases.new_id).methods(),
             **ReadinessService(context, self.keeper, self._random).methods(),
             **ClusterService(context, self.changes).methods(),
             **MaintenanceService(context).methods(),

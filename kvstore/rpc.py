@@ -60,6 +60,10 @@ class UnaryCall(Protocol):
     @property
     def cancelled(self) -> bool: ...
 
+    def when_cancelled(self, tell: Callable[[], None]) -> None:
+        """tell() is called once should the caller go before the call has ended: for what waits long, and holds
+        something meanwhile."""
+
     def reply(self, message: bytes) -> None:
         """Ends the call with OK and this encoded message."""
 

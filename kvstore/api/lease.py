@@ -66,12 +66,12 @@ class LeaseService:
         except errors.NoSpace as problem:
             fail(call, problem)
             return
-        lease_id = request.ID or self._new_id()
+        lease_id = request.ID or self.new_id()
         ttl_s = max(request.TTL, self._ttl_min_s)
         settled = LeaseGrantRequest(ID=lease_id, TTL=ttl_s).SerializeToString()
         self._context.propose(call, Kind.LEASE_GRANT, settled, Reply(self._context, call))
 
-    def _new_id(self) -> int:
+    def new_id(self) -> int:
         while True:
             lease_id = self._random.getrandbits(63)
             if lease_id and not self._context.machine.lessor.exists(lease_id):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from google.protobuf.message import Message
@@ -34,7 +34,11 @@ class UnaryHttpCall:
         self.metadata = metadata
         self.deadline = deadline
         self.cancelled = False
+        self._tell: Callable[[], None] | None = None
         self._answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    def when_cancelled(self, tell: Callable[[], None]) -> None:
+        self._tell = tell
 
     def reply(self, message: bytes) -> None:
         self._end(Answer(Status.OK, "", message))
@@ -52,11 +56,16 @@ class UnaryHttpCall:
             async with asyncio.timeout_at(self.deadline):
                 return await self._answer
         except TimeoutError:
-            self.cancelled = True
+            self._gone()
             return Answer(Status.DEADLINE_EXCEEDED, DEADLINE_TEXT, b"")
         except asyncio.CancelledError:
-            self.cancelled = True
+            self._gone()
             raise
+
+    def _gone(self) -> None:
+        self.cancelled = True
+        if self._tell is not None:
+            self._tell()
 
 
 class Sink(Protocol):

@@ -9,7 +9,7 @@ A finished or reset stream is forgotten by its connection; its object stays usab
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from kvstore.rpc import StreamHandler
@@ -18,6 +18,20 @@ from kvstore.wire.messages import PREFIX, MessageReader
 
 if TYPE_CHECKING:
     from kvstore.wire.connection import Connection
+
+
+class _Waiting:
+    """What hears that a unary call is gone. Its one message has been taken before."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self.cancelled = tell
+
+    def message(self, data: bytes) -> None:
+        raise AssertionError("a unary call has one message")
+
+    def half_closed(self) -> None: ...
+
+    def drained(self) -> None: ...
 
 
 class Stream:
@@ -77,6 +91,9 @@ class Stream:
         return self.pending_bytes
 
     # UnaryCall
+
+    def when_cancelled(self, tell: Callable[[], None]) -> None:
+        self.handler = _Waiting(tell)
 
     def reply(self, message: bytes) -> None:
         if not self.cancelled:

@@ -43,6 +43,9 @@ class UnaryCallHere:
         self._answered = answered
         self._ended = False
 
+    def when_cancelled(self, tell: Callable[[], None]) -> None:
+        """No client here waits for its turn, and goes while it waits."""
+
     def reply(self, message: bytes) -> None:
         self._end(Answer(message))
 

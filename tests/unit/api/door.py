@@ -41,6 +41,9 @@ class Call:
         self.sent: list[bytes] = []
         self.ended: tuple[int, str] | None = None
 
+    def when_cancelled(self, tell: Callable[[], None]) -> None:
+        self.tell_cancelled = tell
+
     def reply(self, message: bytes) -> None:
         self.sent.append(message)
         self.finish()
