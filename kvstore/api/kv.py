@@ -10,6 +10,7 @@ from __future__ import annotations
 from kvstore import errors
 from kvstore.api.context import Context, Reply, parse
 from kvstore.api.errors import fail
+from kvstore.api.range_stream import RangeStream
 from kvstore.commands import Kind
 from kvstore.pb.etcdserverpb_pb2 import (
     CompactionRequest,
@@ -19,7 +20,7 @@ from kvstore.pb.etcdserverpb_pb2 import (
     TxnRequest,
 )
 from kvstore.replication.outbox import Outcome
-from kvstore.rpc import Methods, UnaryCall, UnaryMethod
+from kvstore.rpc import Methods, StreamMethod, UnaryCall, UnaryMethod
 from kvstore.state import checks
 from kvstore.state.plain_put import plain_put
 from kvstore.state.space import PUT_COST
@@ -37,6 +38,7 @@ class KvService:
     def methods(self) -> Methods:
         return {
             "/etcdserverpb.KV/Range": UnaryMethod(self.range),
+            "/etcdserverpb.KV/RangeStream": StreamMethod(lambda call: RangeStream(self._context, call)),
             "/etcdserverpb.KV/Put": UnaryMethod(self.put),
             "/etcdserverpb.KV/DeleteRange": UnaryMethod(self.delete_range),
             "/etcdserverpb.KV/Txn": UnaryMethod(self.txn),

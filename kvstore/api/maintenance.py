@@ -1,6 +1,9 @@
-"""etcdserverpb.Maintenance: Status, HashKV, Alarm, MoveLeader, and Defragment, which has nothing to do here."""
+"""etcdserverpb.Maintenance: Status, HashKV, Alarm, MoveLeader, and Defragment and Downgrade, which have
+nothing to do here."""
 
 from __future__ import annotations
+
+import re
 
 from kvstore import errors
 from kvstore.api.context import Context, Reply, parse
@@ -11,6 +14,7 @@ from kvstore.pb.etcdserverpb_pb2 import (
     AlarmResponse,
     AlarmType,
     DefragmentResponse,
+    DowngradeRequest,
     HashKVRequest,
     HashKVResponse,
     MoveLeaderRequest,
@@ -22,6 +26,8 @@ from kvstore.version import CLUSTER_VERSION, ETCD_VERSION
 from raft import ConfState
 from raft.quorum import voters_of
 
+VERSION = re.compile(r"\d+\.\d+(\.\d+([-+][0-9A-Za-z.+-]+)?)?")
+"""MAJOR.MINOR, or a semantic version."""
 TRANSFER_LOOK_S = 0.005
 
 
@@ -36,6 +42,7 @@ class MaintenanceService:
             "/etcdserverpb.Maintenance/Alarm": UnaryMethod(self.alarm),
             "/etcdserverpb.Maintenance/MoveLeader": UnaryMethod(self.move_leader),
             "/etcdserverpb.Maintenance/Defragment": UnaryMethod(self.defragment),
+            "/etcdserverpb.Maintenance/Downgrade": UnaryMethod(self.downgrade),
         }
 
     def status(self, call: UnaryCall, data: bytes) -> None:
@@ -118,6 +125,21 @@ class MaintenanceService:
     def defragment(self, call: UnaryCall, data: bytes) -> None:
         """Freed pages are used again as they are; there is nothing to stop the world for. No header, as etcd."""
         call.reply(DefragmentResponse().SerializeToString())
+
+    def downgrade(self, call: UnaryCall, data: bytes) -> None:
+        """There is no earlier version that could read this one's data, so none that a cluster could go back to;
+        the way to an etcd, of any version, is a snapshot (docs/backup.md)."""
+        request = parse(call, DowngradeRequest, data)
+        if request is None or not self._context.has_leader(call):
+            return
+        if request.action == DowngradeRequest.CANCEL:
+            fail(call, errors.NoDowngrade())
+        elif request.action not in (DowngradeRequest.VALIDATE, DowngradeRequest.ENABLE):
+            call.fail(Status.UNKNOWN, "etcdserver: unknown method")
+        elif not VERSION.fullmatch(request.version):
+            fail(call, errors.BadDowngradeVersion())
+        else:
+            fail(call, errors.InvalidDowngradeTarget())
 
 
 def is_learner(conf: ConfState, member_id: int) -> bool:

@@ -9,8 +9,8 @@ A negative revision means the newest here and is refused as compacted inside a t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 from kvstore import errors
 from kvstore.pb.etcdserverpb_pb2 import RangeRequest
@@ -48,7 +48,7 @@ def answer(keyspace: Keyspace, request: RangeRequest) -> bytes:
         kv = keyspace.get(request.key, revision)
         if kv is None:
             return b""
-        if not (request.count_only or request.keys_only or _is_filtered(request)):
+        if not (request.count_only or request.keys_only or is_filtered(request)):
             return b"".join((_KVS, varint(len(kv)), kv, b"\x20\x01"))
         return _encoded(request, [kv], 1)
     start, end = interval(request.key, request.range_end)
@@ -56,7 +56,7 @@ def answer(keyspace: Keyspace, request: RangeRequest) -> bytes:
     if request.count_only:
         return _tail(False, sum(1 for _ in pairs))
     fetch_max = 0
-    if request.limit > 0 and request.sort_order == RangeRequest.NONE and not _is_filtered(request):
+    if request.limit > 0 and request.sort_order == RangeRequest.NONE and not is_filtered(request):
         fetch_max = request.limit + 1
     kvs: list[Buffer] = []
     for _, record in pairs:
@@ -67,12 +67,62 @@ def answer(keyspace: Keyspace, request: RangeRequest) -> bytes:
     return _encoded(request, kvs, count)
 
 
+class Chunk(NamedTuple):
+    """pairs: RangeResponse's kvs fields. next_key: where the next chunk begins, None where nothing is left."""
+
+    pairs: bytes
+    key_count: int
+    next_key: bytes | None
+
+
+def chunk(
+    keyspace: Keyspace, request: RangeRequest, start: bytes, revision: int, keys_max: int, bytes_max: int
+) -> Chunk:
+    """Pairs of the request's range from `start` on, in key order: at most keys_max, and about bytes_max unless the
+    first is larger. Raises Compacted, FutureRevision."""
+    parts: list[Buffer] = []
+    count = size = 0
+    for key, record in _from(keyspace, request, start, revision):
+        if count == keys_max or (size >= bytes_max):
+            return Chunk(b"".join(parts), count, bytes(key))
+        kv: Buffer = record[KV_AT:]
+        if request.keys_only:
+            (kv,) = _without_values([kv])
+        parts += (_KVS, varint(len(kv)), kv)
+        size += len(kv)
+        count += 1
+    return Chunk(b"".join(parts), count, None)
+
+
+def count_from(
+    keyspace: Keyspace, request: RangeRequest, start: bytes, revision: int, keys_max: int
+) -> tuple[int, bytes | None]:
+    """How many pairs there are from `start` on, up to keys_max, and where to go on counting."""
+    count = 0
+    for key, _ in _from(keyspace, request, start, revision):
+        if count == keys_max:
+            return count, bytes(key)
+        count += 1
+    return count, None
+
+
+def _from(
+    keyspace: Keyspace, request: RangeRequest, start: bytes, revision: int
+) -> Iterator[tuple[bytes, Buffer]]:
+    if revision > keyspace.read_revision:
+        raise errors.FutureRevision
+    if revision < keyspace.compact_revision:
+        raise errors.Compacted(keyspace.compact_revision)
+    first, end = interval(request.key, request.range_end or request.key + b"\0")
+    return keyspace.scan(max(first, start), end, revision)
+
+
 def value_of(latest: Latest | None) -> bytes:
     """The value of a key's newest version."""
     return KeyValue.FromString(latest.record[KV_AT:]).value if latest is not None else b""
 
 
-def _is_filtered(request: RangeRequest) -> bool:
+def is_filtered(request: RangeRequest) -> bool:
     return bool(
         request.min_mod_revision
         or request.max_mod_revision
@@ -87,7 +137,7 @@ def _encoded(request: RangeRequest, kvs: list[Buffer], count: int) -> bytes:
     order = request.sort_order
     if order == RangeRequest.NONE and request.sort_target != RangeRequest.KEY:
         order = RangeRequest.ASCEND
-    if order != RangeRequest.NONE or _is_filtered(request):
+    if order != RangeRequest.NONE or is_filtered(request):
         kvs = _chosen(request, order, kvs)
     more = 0 < request.limit < len(kvs)
     if more:
