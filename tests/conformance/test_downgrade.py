@@ -25,7 +25,7 @@ def ask(endpoint: str, action: str, version: str) -> tuple[str, str]:
             request_serializer=DowngradeRequest.SerializeToString,
             response_deserializer=DowngradeResponse.FromString,
         )
-        request = DowngradeRequest(action=DowngradeRequest.DowngradeAction.Value(action), version=version)
+        request = DowngradeRequest(action=action, version=version)
         try:
             return "OK", method(request, timeout=10).version
         except grpc.RpcError as error:
