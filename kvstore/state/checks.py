@@ -116,38 +116,42 @@ class _Writes:
 
 def _writes_of(ops: Iterable[RequestOp]) -> _Writes:
     """Raises DuplicateKey where a key could be written twice in one revision: put twice, or put and deleted,
-    in either order and at any depth. The two branches of one nested transaction exclude one another, so the
-    same put in both is fine; a put in one and a delete over it in the other is refused, as etcd does.
+    in either order and at any depth. The two branches of one nested transaction exclude one another, so what
+    one puts the other may put or delete.
 
     Stricter than etcd in one case: a delete in a later nested transaction over a put in an earlier one.
     etcd lets it pass and writes the key twice in one revision.
     """
-    puts: set[bytes] = set()
-    deletes: list[tuple[bytes, bytes | None]] = []
-    for op in ops:
-        kind = op.WhichOneof("request")
-        if kind == "request_put":
-            _add_puts(puts, (op.request_put.key,))
-        elif kind == "request_delete_range":
-            request = op.request_delete_range
-            deletes.append(_interval(request.key, request.range_end))
-        elif kind == "request_txn":
-            then, otherwise = _writes_of(op.request_txn.success), _writes_of(op.request_txn.failure)
-            _add_puts(puts, set(then.puts).union(otherwise.puts))
-            deletes += then.deletes + otherwise.deletes
-    ordered = sorted(puts)
-    for start, end in deletes:
-        at = bisect.bisect_left(ordered, start)
-        if at < len(ordered) and (end is None or ordered[at] < end):
-            raise errors.DuplicateKey
-    return _Writes(ordered, deletes)
+    put_by: dict[bytes, int] = {}  # key to the operation, by its place in the list
+    deletes: list[tuple[int, bytes, bytes | None]] = []
+    for place, op in enumerate(ops):
+        writes = _writes_of_one(op)
+        for key in writes.puts:
+            if key in put_by:
+                raise errors.DuplicateKey
+            put_by[key] = place
+        deletes += [(place, start, end) for start, end in writes.deletes]
+    ordered = sorted(put_by)
+    for place, start, end in deletes:
+        for at in range(bisect.bisect_left(ordered, start), len(ordered)):
+            if end is not None and ordered[at] >= end:
+                break
+            if put_by[ordered[at]] != place:
+                raise errors.DuplicateKey
+    return _Writes(ordered, [(start, end) for _, start, end in deletes])
 
 
-def _add_puts(puts: set[bytes], more: Iterable[bytes]) -> None:
-    for key in more:
-        if key in puts:
-            raise errors.DuplicateKey
-        puts.add(key)
+def _writes_of_one(op: RequestOp) -> _Writes:
+    kind = op.WhichOneof("request")
+    if kind == "request_put":
+        return _Writes([op.request_put.key])
+    if kind == "request_delete_range":
+        request = op.request_delete_range
+        return _Writes([], [_interval(request.key, request.range_end)])
+    if kind == "request_txn":
+        then, otherwise = _writes_of(op.request_txn.success), _writes_of(op.request_txn.failure)
+        return _Writes(list({*then.puts, *otherwise.puts}), then.deletes + otherwise.deletes)
+    return _Writes()
 
 
 def _interval(key: bytes, range_end: bytes) -> tuple[bytes, bytes | None]:

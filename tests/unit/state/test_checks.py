@@ -60,7 +60,6 @@ def test_ranges_and_deletes() -> None:
         [nested(put(b"k")), nested(put(b"k"))],
         [nested(delete(b"k")), put(b"k")],
         [nested(put(b"k")), nested(delete(b"k"))],
-        [nested(put(b"k"), otherwise=(delete(b"k"),))],
         [nested(nested(put(b"k"))), delete(b"k")],
     ],
 )
@@ -76,6 +75,8 @@ def test_a_key_is_written_once_in_a_revision(operations: list[RequestOp]) -> Non
         [delete(b"a", b"z"), delete(b"k")],
         [delete(b"a", b"k"), put(b"k")],
         [nested(put(b"k"), otherwise=(put(b"k"),))],
+        [nested(put(b"k"), otherwise=(delete(b"k"),))],
+        [nested(delete(b"a", b"z"), otherwise=(put(b"k"),))],
         [put(b"k"), get(b"k")],
     ],
 )
