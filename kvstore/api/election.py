@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from kvstore import errors
 from kvstore.api.context import Context, parse
 from kvstore.api.errors import fail, status_of
-from kvstore.api.turns import Wish, below, created_at, leave, oldest, prefix_of, put_op
+from kvstore.api.turns import Lookout, Wish, below, created_at, leave, oldest, prefix_of, put_op, refusing
 from kvstore.commands import Kind
 from kvstore.pb.etcdserverpb_pb2 import RangeResponse, TxnRequest, TxnResponse, WatchResponse
 from kvstore.pb.mvccpb_pb2 import Event, KeyValue
@@ -63,12 +63,6 @@ class ElectionService:
             reply = CampaignResponse(leader=key).SerializeToString()
             call.reply(self._context.header(revision) + reply)
 
-        def refused(problem: errors.StoreError | str) -> None:
-            if isinstance(problem, str):
-                call.fail(Status.UNKNOWN, f"election: {problem}")
-            else:
-                fail(call, problem)
-
         Wish(
             self._context,
             call,
@@ -77,7 +71,7 @@ class ElectionService:
             request.value,
             new_lease_id=self._new_lease_id,
             granted=granted,
-            refused=refused,
+            refused=refusing(call, "election"),
         ).begin()
 
     def proclaim(self, call: UnaryCall, data: bytes) -> None:
@@ -159,18 +153,17 @@ class ElectionService:
         context.driver.read(ready)
 
 
-class ObserveStream:
+class ObserveStream(Lookout):
     """Who leads, now and whenever that or what it says changes, without end.
 
     look ─► the oldest key, or the first that is put ─► told, and watched until it is deleted ─► look
     """
 
     def __init__(self, context: Context, call: StreamCall) -> None:
-        self._context = context
+        super().__init__(context)
         self._call = call
         self._prefix = b""
         self._leader = b""  # its key; b"" while there is none
-        self._watcher: Watcher | None = None
         self._ended = False
 
     def message(self, data: bytes) -> None:
@@ -216,7 +209,7 @@ class ObserveStream:
     def _tell(self, revision: int, kv: KeyValue) -> None:
         self._call.send(self._context.header(revision) + LeaderResponse(kv=kv).SerializeToString())
 
-    # From the watch hub: nothing is watched or looked for within its turn
+    # From the watch hub
 
     def ready(self, watcher: Watcher) -> bool:
         return self._call.buffered_bytes < BUFFER_BYTES_MAX
@@ -236,15 +229,6 @@ class ObserveStream:
     def compacted(self, watcher: Watcher, compact_revision: int) -> None:
         if watcher is self._watcher:
             self._look_again()
-
-    def _look_again(self) -> None:
-        self._stop_watching()
-        self._context.call_later(0.0, self._look)
-
-    def _stop_watching(self) -> None:
-        if self._watcher is not None:
-            self._context.machine.hub.cancel(self._watcher)
-            self._watcher = None
 
     def _finish(self, status: int, text: str) -> None:
         if not self._ended:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from kvstore import errors
 from kvstore.api.context import Context, parse
 from kvstore.api.errors import fail
-from kvstore.api.turns import Wish
+from kvstore.api.turns import Wish, refusing
 from kvstore.commands import Kind
 from kvstore.pb.etcdserverpb_pb2 import DeleteRangeRequest
 from kvstore.pb.v3lockpb_pb2 import LockRequest, LockResponse, UnlockRequest
 from kvstore.replication.outbox import Outcome
-from kvstore.rpc import Methods, Status, UnaryCall, UnaryMethod
+from kvstore.rpc import Methods, UnaryCall, UnaryMethod
 
 
 class LockService:
@@ -35,12 +35,6 @@ class LockService:
             reply = LockResponse(key=wish.key).SerializeToString()
             call.reply(self._context.header(self._context.machine.revision) + reply)
 
-        def refused(problem: errors.StoreError | str) -> None:
-            if isinstance(problem, str):
-                call.fail(Status.UNKNOWN, f"mutex: {problem}")
-            else:
-                fail(call, problem)
-
         Wish(
             self._context,
             call,
@@ -49,7 +43,7 @@ class LockService:
             b"",
             new_lease_id=self._new_lease_id,
             granted=granted,
-            refused=refused,
+            refused=refusing(call, "mutex"),
         ).begin()
 
     def unlock(self, call: UnaryCall, data: bytes) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from kvstore import errors
 from kvstore.api.context import Context
+from kvstore.api.errors import fail
 from kvstore.commands import Kind
 from kvstore.pb.etcdserverpb_pb2 import (
     Compare,
@@ -32,7 +33,7 @@ from kvstore.pb.etcdserverpb_pb2 import (
 )
 from kvstore.pb.mvccpb_pb2 import KeyValue
 from kvstore.replication.outbox import Outcome
-from kvstore.rpc import UnaryCall
+from kvstore.rpc import Status, UnaryCall
 from kvstore.state.space import LEASE_COST, PUT_COST
 from kvstore.state.watch_hub import Watcher
 
@@ -69,7 +70,40 @@ def put_op(key: bytes, value: bytes, lease_id: int) -> RequestOp:
     return RequestOp(request_put=PutRequest(key=key, value=value, lease=lease_id))
 
 
-class Wish:
+def refusing(call: UnaryCall, who: str) -> Callable[[errors.StoreError | str], None]:
+    """Ends the call with a refusal: the store's, or in the recipe's own words (etcd: code Unknown)."""
+
+    def refused(problem: errors.StoreError | str) -> None:
+        if isinstance(problem, str):
+            call.fail(Status.UNKNOWN, f"{who}: {problem}")
+        else:
+            fail(call, problem)
+
+    return refused
+
+
+class Lookout:
+    """Looks at keys, watches one of them or a range, and looks again when something happens there: not within the
+    watch hub's turn, in which nothing may be watched anew."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._watcher: Watcher | None = None
+
+    def _look(self) -> None:
+        raise NotImplementedError
+
+    def _look_again(self) -> None:
+        self._stop_watching()
+        self._context.call_later(0.0, self._look)
+
+    def _stop_watching(self) -> None:
+        if self._watcher is not None:
+            self._context.machine.hub.cancel(self._watcher)
+            self._watcher = None
+
+
+class Wish(Lookout):
     """One caller's wish for a turn, until it is granted, refused or given up.
 
     granted() and refused(problem) are called once, whichever comes first; neither after the caller has gone: then
@@ -89,19 +123,18 @@ class Wish:
         refused: Callable[[errors.StoreError | str], None],
     ) -> None:
         """lease_id 0: one of SESSION_TTL_S is granted, which nobody keeps alive."""
+        super().__init__(context)
         self.prefix = prefix_of(name)
         self.lease_id = lease_id
         self.key = b""
         self.revision = 0
         self.joined_at = 0
         self.value_before: bytes | None = None  # where the key was there already
-        self._context = context
         self._call = call
         self._value = value
         self._new_lease_id = new_lease_id
         self._granted = granted
         self._refused = refused
-        self._watcher: Watcher | None = None
         self._ended = False
 
     def begin(self) -> None:
@@ -194,7 +227,7 @@ class Wish:
 
         self._context.propose(self._call, kind, payload, done)
 
-    # From the watch hub: never acted upon within its turn
+    # From the watch hub
 
     def ready(self, watcher: Watcher) -> bool:
         return True
@@ -204,15 +237,6 @@ class Wish:
 
     def compacted(self, watcher: Watcher, compact_revision: int) -> None:
         self._look_again()
-
-    def _look_again(self) -> None:
-        self._stop_watching()
-        self._context.call_later(0.0, self._look)
-
-    def _stop_watching(self) -> None:
-        if self._watcher is not None:
-            self._context.machine.hub.cancel(self._watcher)
-            self._watcher = None
 
     # Ends
 
