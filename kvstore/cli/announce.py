@@ -43,6 +43,10 @@ Examples:
   kvctl announce web --address :8080
 
 \b
+  # A program made for systemd says itself when it is ready, and that it is alive:
+  kvctl announce api --address :8080 --check notify --watchdog 5s -- ./api-server
+
+\b
   # As the first process of a container, ready when a command says so:
   ENTRYPOINT ["kvctl", "announce", "db", "--address", ":5432", "--check", "cmd:pg_isready -q", "--"]
 """
@@ -93,7 +97,14 @@ def full_address(address: str, endpoint: str) -> str:
     show_default=True,
     metavar="CHECK",
     help="tcp | tcp:HOST:PORT | http(s)://… (2xx and 3xx are ready) | /PATH (the same at --address) | "
-    "cmd:COMMAND (exit status 0) | none.",
+    "cmd:COMMAND (exit status 0) | notify (COMMAND says READY=1 on NOTIFY_SOCKET, as to systemd) | none.",
+)
+@click.option(
+    "--watchdog",
+    type=Duration(),
+    default=0.0,
+    show_default="none",
+    help="With --check notify: not ready while WATCHDOG=1 has not come for so long.",
 )
 @click.option(
     "--id", "name", default=None, help="The instance's name in the service.  [default: its address]"
@@ -184,6 +195,7 @@ def _plan(
         make_client=client_maker(settings),
         check=options["check_text"],
         check_timeout_s=options["timeout"],
+        watchdog_s=options["watchdog"],
         policy=policy,
         ttl_ms=max(TTL_MIN_MS, math.ceil(options["ttl"] * 1000)),
         grace_ms=math.ceil(options["grace"] * 1000),

@@ -8,7 +8,9 @@ while it cannot be reached the command runs on and announcing is tried again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from kvstore.readiness.health import BecameReady, Effect, Health, Policy
 from kvstore.readiness.instance import Instance, State
-from kvstore.readiness.probes import Probe, make_probe
+from kvstore.readiness.probes import InvalidCheck, Probe, make_probe
 from kvstore.readiness.process import PASSED_ON, Child, Children
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ class Plan:
     make_client: Callable[[], Client]
     check: str = "tcp"
     check_timeout_s: float = 1.0
+    watchdog_s: float = 0.0
     policy: Policy = field(default_factory=Policy)
     ttl_ms: int = 2000
     grace_ms: int = 500
@@ -52,10 +55,17 @@ async def run(plan: Plan) -> int:
     and probes.InvalidCheck before anything else has happened. The command is started first of all: what it
     takes to load and connect the client happens while it starts too."""
     async with Children() as children:
-        probe = make_probe(plan.check, plan.instance.address, plan.check_timeout_s, children)
+        if plan.check == "notify" and not plan.command:
+            raise InvalidCheck("check 'notify' is for a command that is given after --")
+        probe = make_probe(
+            plan.check, plan.instance.address, plan.check_timeout_s, children, watchdog_s=plan.watchdog_s
+        )
         ending = Ending()
-        with ending.signals():
-            child = children.start(plan.command) if plan.command else None
+        with contextlib.closing(probe), ending.signals():
+            environment = {**os.environ, **probe.environment}
+            child = children.start(plan.command, env=environment) if plan.command else None
+            if child is not None:
+                probe.started(child)
             ending.watch(child)
             if child is not None:
                 log.info("started %s, pid %d", plan.command[0], child.pid)
@@ -125,7 +135,7 @@ class Announcer:
         self._registrar = registrar
         self._probe = probe
         self._ending = ending
-        self._health = Health(plan.policy, time.monotonic())
+        self._health = Health(probe.policy or plan.policy, time.monotonic())
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:

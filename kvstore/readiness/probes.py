@@ -3,10 +3,12 @@
     tcp               the announced address accepts a connection      tcp:HOST:PORT   another address does
     http://… https:// the URL answers 200 to 399                      /path           the same at the announced address
     cmd:COMMAND       the shell command exits with status 0
+    notify            the command says so itself (notify.py)
     none              no question: ready as soon as it is started
 
-Every probe answers within its timeout and never raises: what went wrong is the reason in the answer. Each takes a
-new connection, because whether the listener still accepts is half of the question.
+Every probe answers within its timeout, but for notify, which answers when there is something new. None raises: what
+went wrong is the reason in the answer. Each takes a new connection, because whether the listener still accepts is
+half of the question.
 """
 
 from __future__ import annotations
@@ -15,12 +17,15 @@ import asyncio
 import os
 import re
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from kvstore.readiness.health import Policy
 from kvstore.readiness.instance import InvalidInstance, split_address
-from kvstore.readiness.process import Children, CommandNotStarted
+from kvstore.readiness.notify import NotifySocket
+from kvstore.readiness.process import Child, Children, CommandNotStarted
 
 SHELL = "/bin/sh"
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})[ \r\n]")
@@ -35,7 +40,16 @@ class Answer:
 
 
 class Probe(Protocol):
+    environment: Mapping[str, str]
+    """What the command has to know of it."""
+    policy: Policy | None
+    """Where it needs one of its own."""
+
     async def ask(self) -> Answer: ...
+
+    def started(self, child: Child) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class InvalidCheck(ValueError):
@@ -43,8 +57,17 @@ class InvalidCheck(ValueError):
 
 
 class _Base:
+    environment: Mapping[str, str] = {}
+    policy: Policy | None = None
+
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
+
+    def started(self, child: Child) -> None:
+        """The command runs now."""
+
+    def close(self) -> None:
+        """It is not asked any more."""
 
     async def ask(self) -> Answer:
         try:
@@ -60,6 +83,35 @@ class _Base:
 class NoProbe(_Base):
     async def _ask(self) -> Answer:
         return Answer(True)
+
+
+class NotifyProbe(_Base):
+    """Answers when the command has said something new, and not before: nothing is polled."""
+
+    policy = Policy(rise=1, fall=1, interval_s=0.001)
+
+    def __init__(self, watchdog_s: float) -> None:
+        super().__init__(float("inf"))
+        self._socket = NotifySocket(watchdog_s=watchdog_s)
+        self.environment = self._socket.environment
+        self._was_ready = False
+
+    async def ask(self) -> Answer:
+        reason = await self._socket.differs_from(self._was_ready)
+        self._was_ready = not reason
+        return Answer(self._was_ready, reason)
+
+    def started(self, child: Child) -> None:
+        def is_theirs(pid: int) -> bool:
+            try:
+                return os.getpgid(pid) == child.pid
+            except ProcessLookupError:
+                return False
+
+        self._socket.is_theirs = is_theirs
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 class TcpProbe(_Base):
@@ -141,11 +193,17 @@ class CommandProbe(_Base):
         return Answer(status == 0, "" if status == 0 else f"exit status {status}")
 
 
-def make_probe(check: str, address: str, timeout_s: float, children: Children) -> Probe:
-    """Raises InvalidCheck."""
+def make_probe(
+    check: str, address: str, timeout_s: float, children: Children, *, watchdog_s: float = 0.0
+) -> Probe:
+    """watchdog_s: for notify, 0 for none. Raises InvalidCheck."""
     kind, _, rest = check.partition(":")
     if check == "none":
         return NoProbe(timeout_s)
+    if check == "notify":
+        return NotifyProbe(watchdog_s)
+    if watchdog_s:
+        raise InvalidCheck(f"a watchdog is a matter of check 'notify', not of {check!r}")
     if check == "tcp":
         return TcpProbe(address, timeout_s)
     if check.startswith("/"):
@@ -160,7 +218,7 @@ def make_probe(check: str, address: str, timeout_s: float, children: Children) -
     if kind == "cmd" and rest.strip():
         return CommandProbe(rest, timeout_s, children)
     raise InvalidCheck(
-        f"check {check!r} is none of: tcp, tcp:HOST:PORT, http://…, https://…, /PATH, cmd:COMMAND, none"
+        f"check {check!r} is none of: tcp, tcp:HOST:PORT, http://…, https://…, /PATH, cmd:COMMAND, notify, none"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from pathlib import Path
 
 from kvstore.client import Client
 from kvstore.demo.processes import free_ports
@@ -90,3 +91,57 @@ async def test_a_lost_lease_is_replaced_and_the_instance_announced_again(own: Be
         await client.lease_revoke(kv.lease)
     await until_stored(own, "a")
     await announcer.wait_line("the lease is lost; announcing again")
+
+
+NOTIFIER = """
+import os, socket, sys, time
+def say(text, *descriptors):
+    sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sender.connect(os.environ["NOTIFY_SOCKET"])
+    socket.send_fds(sender, [text.encode()], descriptors)
+print(os.environ["WATCHDOG_USEC"], flush=True)
+say("STATUS=warming up")
+for line in open(sys.argv[1]):
+    if line.strip() == "BARRIER=1":
+        mine, theirs = os.pipe()
+        say(line, theirs)
+        os.close(theirs)
+        print("barrier passed" if os.read(mine, 1) == b"" else "?", flush=True)
+    else:
+        say(line)
+"""
+
+
+async def test_a_command_that_notifies_is_ready_when_it_says_so(own: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "orders"
+    os.mkfifo(path)
+    orders = os.open(path, os.O_RDWR)
+
+    def order(text: str) -> None:
+        os.write(orders, f"{text}\n".encode())
+
+    words = ["announce", own.service, "--address=:1", "--id=a", "--check=notify", "--watchdog=1s", "--"]
+    announcer = await own.kvctl("a", *words, sys.executable, "-c", NOTIFIER, str(path))
+    await announcer.wait_line("^1000000$")
+    await announcer.wait_line("status: warming up")
+    assert await stored(own) == {}
+    order("READY=1")
+    await until_stored(own, "a")
+    order("STOPPING=1")
+    await announcer.wait_line("the command said STOPPING=1: withdrawing")
+    await until_stored(own)
+    order("READY=1")
+    await announcer.wait_line("no WATCHDOG=1 for 1 s: withdrawing")
+    await until_stored(own)
+    order("WATCHDOG=1")
+    await until_stored(own, "a")
+    order("BARRIER=1")
+    await announcer.wait_line("barrier passed")
+    assert await announcer.stop() == 128 + 15
+    os.close(orders)
+
+
+async def test_notify_is_for_a_command(own: Bench) -> None:
+    announcer = await own.kvctl("a", "announce", own.service, "--address=:1", "--check=notify")
+    await announcer.wait_line("check 'notify' is for a command that is given after --")
+    assert await announcer.ended() != 0
