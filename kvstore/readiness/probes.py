@@ -88,7 +88,7 @@ class NoProbe(_Base):
 class NotifyProbe(_Base):
     """Answers when the command has said something new, and not before: nothing is polled."""
 
-    policy = Policy(rise=1, fall=1, interval_s=0.001)
+    policy: Policy | None = Policy(rise=1, fall=1, interval_s=0.001)
 
     def __init__(self, watchdog_s: float) -> None:
         super().__init__(float("inf"))
