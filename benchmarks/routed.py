@@ -2,28 +2,35 @@
 
 The proxy is `kvctl route builtin` for every server; the instance is up beforehand; a keep-alive client asks all
 the time. One round: announce, wait for the first answer, withdraw, wait for the first refusal. Rounds of the
-servers take turns.
+servers take turns. Announcing is one call on a stream that is open here, and a lease and a put under it on etcd,
+which has nothing else; withdrawing is a message on the stream, and a revocation.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import quantiles
+from typing import Protocol
 
 import aiohttp
 
 from kvstore.client import Client
+from kvstore.client.methods import ANNOUNCE
+from kvstore.client.stream import Stream
 from kvstore.demo.cluster import LocalCluster
 from kvstore.demo.processes import Programs, free_ports
+from kvstore.pb.readiness_pb2 import Announcement, AnnounceRequest, AnnounceResponse, Withdraw
 from kvstore.readiness.instance import Instance, State, encode
 
 SERVICE = "bench"
+CONNECT_S = 5.0
 KVCTL = str(Path(sys.executable).parent / "kvctl")
 
 
@@ -36,7 +43,7 @@ class RoutedTable:
     def rows(self) -> list[list[str]]:
         rows = []
         for name, table in (
-            ("announce → acknowledged", self.acknowledged_ms),
+            ("announce (etcd: grant and put) → acknowledged", self.acknowledged_ms),
             ("announce → first answer through the proxy", self.routed_ms),
             ("withdraw → no longer routed", self.withdrawn_ms),
         ):
@@ -68,27 +75,73 @@ async def web_server() -> AsyncIterator[str]:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
+class Announcing(Protocol):
+    """One server's way to announce and to withdraw; both return when that is acknowledged."""
+
+    async def announce(self, instance: Instance) -> None: ...
+
+    async def withdraw(self) -> None: ...
+
+
+class ByCall:
+    def __init__(self, stream: Stream[AnnounceRequest, AnnounceResponse]) -> None:
+        self._stream = stream
+        self._lease_id = random.SystemRandom().getrandbits(62) | 1
+
+    @classmethod
+    async def open(cls, client: Client) -> ByCall:
+        caller = client.caller
+        endpoint = caller.choice.order(asyncio.get_running_loop().time())[0]
+        await caller.connect(endpoint, CONNECT_S)
+        return cls(Stream(endpoint, caller.open_stream(endpoint, ANNOUNCE)))
+
+    async def announce(self, instance: Instance) -> None:
+        said = Announcement(key=instance.key, value=encode(instance), lease_id=self._lease_id, ttl_ms=30_000)
+        await self._ask(AnnounceRequest(announce=said))
+
+    async def withdraw(self) -> None:
+        await self._ask(AnnounceRequest(withdraw=Withdraw()))
+
+    async def _ask(self, request: AnnounceRequest) -> None:
+        await self._stream.write(request)
+        await self._stream.read(CONNECT_S)
+
+
+class ByLease:
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._lease_id = 0
+
+    async def announce(self, instance: Instance) -> None:
+        self._lease_id = (await self._client.lease_grant(30)).id
+        await self._client.put(instance.key, encode(instance), lease=self._lease_id)
+
+    async def withdraw(self) -> None:
+        await self._client.lease_revoke(self._lease_id)
+
+
 class Round:
     """One server's side: its store, its proxy, its client."""
 
-    def __init__(self, client: Client, session: aiohttp.ClientSession, url: str, address: str) -> None:
-        self._client = client
+    def __init__(
+        self, announcing: Announcing, session: aiohttp.ClientSession, url: str, address: str
+    ) -> None:
+        self._announcing = announcing
         self._session = session
         self._url = url
         self._instance = Instance(service=SERVICE, id="one", address=address, state=State.READY)
 
     async def run(self) -> tuple[float, float, float]:
         """Milliseconds (announce to acknowledged, announce to routed, withdraw to not routed)."""
-        lease = await self._client.lease_grant(30)
         answered = asyncio.ensure_future(self._until(200))
         await asyncio.sleep(0)
         started = time.perf_counter()
-        await self._client.put(self._instance.key, encode(self._instance), lease=lease.id)
+        await self._announcing.announce(self._instance)
         acknowledged = time.perf_counter()
         routed = await answered
         refused = asyncio.ensure_future(self._until(503))
         withdrawn = time.perf_counter()
-        await self._client.lease_revoke(lease.id)
+        await self._announcing.withdraw()
         gone = await refused
         return tuple(  # type: ignore[return-value]
             1e3 * value for value in (acknowledged - started, routed - started, gone - withdrawn)
@@ -117,7 +170,8 @@ async def measure(clusters: dict[str, LocalCluster], programs: Programs, rounds:
             await proxy.wait_line(str(port))
             client = await stack.enter_async_context(Client(cluster.endpoints))
             session = await stack.enter_async_context(aiohttp.ClientSession())
-            sides[server] = Round(client, session, f"http://{listen}/", address)
+            announcing = await ByCall.open(client) if server == "kvstore" else ByLease(client)
+            sides[server] = Round(announcing, session, f"http://{listen}/", address)
             for values in (table.routed_ms, table.acknowledged_ms, table.withdrawn_ms):
                 values[server] = []
         for number in range(rounds + 5):
