@@ -84,6 +84,7 @@ VERSUS: dict[str, tuple[str, str]] = {
     "drain": (OURS, ""),
     "route builtin": (OURS, ""),
     "route haproxy": (OURS, ""),
+    "route template": (OURS, "needs Jinja2: `pip install 'kvstore[template]'`"),
     "completion": ("3.5", "click's scripts; `powershell` needs click 8.5"),
     "version": (SAME, ""),
     "options": ("3.6", ""),
