@@ -122,8 +122,9 @@ def _is_answered_alike(ops: list[pb.RequestOp]) -> bool:
 
 
 def _holds(op: pb.RequestOp, kind: str) -> bool:
-    if op.WhichOneof("request") != "request_txn":
-        return op.WhichOneof("request") == kind
+    own: str | None = op.WhichOneof("request")
+    if own != "request_txn":
+        return own == kind
     return any(_holds(inner, kind) for inner in (*op.request_txn.success, *op.request_txn.failure))
 
 
