@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help venv proto demo test check fix docs sim mutants verify-ci verify programs bench clean
+.PHONY: help venv proto demo test check fix docs sim mutants verify-ci verify programs bench bench-smoke clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -53,8 +53,11 @@ verify: $(STAMP) ## the deep checks at full length, hours; SCALE=0.01 for a shar
 programs: $(STAMP) ## programs that people run on etcd, run here: Patroni with two PostgreSQL (SERVER=etcd: there)
 	$(BIN)/python -m tests.programs.patroni --server $(or $(SERVER),kvstore)
 
-bench: $(STAMP)  ## put, and announce to routed, beside etcd in one run
-	$(BIN)/python -m benchmarks
+bench: $(STAMP)  ## everything beside etcd in one run, half an hour; CASES="put get" for some, PUBLISH=1 to docs/
+	$(BIN)/python -m benchmarks $(CASES) $(if $(PUBLISH),--publish --json docs/performance/figures.json)
+
+bench-smoke: $(STAMP) ## the few figures that stand for all, beside their record; under two minutes
+	$(BIN)/python -m benchmarks --smoke
 
 clean:           ## remove what the targets built
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -6,54 +6,74 @@ import asyncio
 import re
 import shutil
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from google.protobuf.message import Message
+
+from benchmarks.figures import percentile
 from kvstore.pb.etcdserverpb_pb2 import PutRequest
 
 
 @dataclass(frozen=True)
 class Shape:
-    """connections, streams in flight on each, and puts in all."""
+    """connections, streams in flight on each, and calls in all."""
 
     connections: int
     streams: int
-    puts: int
+    calls: int
 
     def __str__(self) -> str:
         return f"{self.connections} x {self.streams}"
 
-
-SHAPES = (Shape(1, 1, 2_000), Shape(32, 1, 16_000), Shape(8, 32, 60_000))
+    @property
+    def in_flight(self) -> int:
+        return self.connections * self.streams
 
 
 @dataclass(frozen=True)
 class Result:
-    puts_per_s: float
+    per_s: float
     mean_ms: float
+    p50_ms: float
+    p99_ms: float
 
 
 class LoadFailed(Exception):
-    """h2load could not be run, or not every put succeeded."""
+    """The load could not be made, or not every call succeeded."""
 
 
-def put_body(folder: Path, key_bytes: int = 8, value_bytes: int = 256) -> Path:
-    """A file with one framed PutRequest."""
-    message = PutRequest(key=b"k" * key_bytes, value=b"v" * value_bytes).SerializeToString()
-    path = folder / "put.bin"
+def body(folder: Path, request: Message) -> Path:
+    """A file with one framed request."""
+    message = request.SerializeToString()
+    path = folder / f"{abs(hash(message)):x}.request"
     path.write_bytes(struct.pack(">BI", 0, len(message)) + message)
     return path
 
 
-async def drive(endpoint: str, shape: Shape, body: Path) -> Result:
-    """Raises LoadFailed."""
+def put_request(value_bytes: int = 256) -> PutRequest:
+    return PutRequest(key=b"k" * 8, value=b"v" * value_bytes)
+
+
+async def drive(
+    url: str, shape: Shape, request: Path, metadata: Mapping[str, str] | None = None, *, log: bool = False
+) -> Result:
+    """url: http://ENDPOINT/SERVICE/METHOD. log: look at each call for the percentiles, which otherwise are the
+    mean; only sensible at low rates. Raises LoadFailed."""
     program = shutil.which("h2load")
     if program is None:
         raise LoadFailed("h2load is not installed: apt-get install nghttp2-client")
+    calls = request.with_suffix(".log")
+    calls.unlink(missing_ok=True)
+    given = [f"{name}: {value}" for name, value in (metadata or {}).items()]
+    headers = [part for header in given for part in ("-H", header)]
     process = await asyncio.create_subprocess_exec(
-        *(program, "-n", str(shape.puts), "-c", str(shape.connections), "-m", str(shape.streams)),
-        *("-d", str(body), "-H", "content-type: application/grpc", "-H", "te: trailers"),
-        f"http://{endpoint}/etcdserverpb.KV/Put",
+        *(program, "-n", str(shape.calls), "-c", str(shape.connections), "-m", str(shape.streams)),
+        *("-d", str(request), "-H", "content-type: application/grpc", "-H", "te: trailers", *headers),
+        *(("--log-file", str(calls)) if log else ()),
+        "--npn-list=h2",
+        url,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -61,7 +81,10 @@ async def drive(endpoint: str, shape: Shape, body: Path) -> Result:
     rate = re.search(r"^finished in [^,]+, ([\d.]+) req/s", out, re.MULTILINE)
     succeeded = re.search(r"(\d+) succeeded", out)
     mean = re.search(r"^time for request: +\S+ +\S+ +([\d.]+)(us|ms|s) ", out, re.MULTILINE)
-    if rate is None or mean is None or succeeded is None or int(succeeded[1]) != shape.puts:
-        raise LoadFailed(f"h2load against {endpoint}: {out[-500:]}")
-    unit = {"us": 1e-3, "ms": 1.0, "s": 1e3}[mean[2]]
-    return Result(float(rate[1]), float(mean[1]) * unit)
+    if rate is None or mean is None or succeeded is None or int(succeeded[1]) != shape.calls:
+        raise LoadFailed(f"h2load against {url}: {out[-500:]}")
+    mean_ms = float(mean[1]) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[mean[2]]
+    if not log:
+        return Result(float(rate[1]), mean_ms, mean_ms, mean_ms)
+    each = [int(line.split("\t")[2]) / 1000 for line in calls.read_text().splitlines()]
+    return Result(float(rate[1]), mean_ms, percentile(each, 0.5), percentile(each, 0.99))

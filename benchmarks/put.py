@@ -1,73 +1,84 @@
-"""Puts: ours and etcd, three members each, in turns on the same machine. Every put is on a majority's disks
-before it is answered, in both."""
+"""Puts: every one is on a majority's disks before it is answered, in both servers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
-from statistics import median
+import itertools
+import time
 
-from benchmarks.load import SHAPES, Result, Shape, drive, put_body
+from benchmarks.bench import Bench
+from benchmarks.figures import Figure
+from benchmarks.load import Shape, body, drive, put_request
 from benchmarks.memory import resident_mb
-from kvstore.client import Client
-from kvstore.demo.cluster import LocalCluster, MemberProcess
+from benchmarks.raw_client import RawConnection
+from benchmarks.unary import PUT, pipeline, puts
+from kvstore.demo.cluster import LocalCluster
+
+SHAPES = (Shape(1, 1, 2_000), Shape(32, 1, 16_000), Shape(8, 32, 60_000), Shape(10, 100, 60_000))
+WANTED = {"32 x 1": (1.6, 2.0), "8 x 32": (2.2, 3.0)}
+LARGE = ((4_096, Shape(8, 16, 20_000)), (102_400, Shape(8, 2, 1_500)))
+MANY_KEYS = 50_000
 
 
-@dataclass
-class PutTable:
-    """results[server][shape], one a turn."""
-
-    results: dict[str, dict[Shape, list[Result]]] = field(default_factory=dict)
-    idle_mb: dict[str, tuple[float, float]] = field(default_factory=dict)
-    after_mb: dict[str, tuple[float, float]] = field(default_factory=dict)
-
-    def rows(self) -> list[list[str]]:
-        rows = []
-        for shape in SHAPES:
-            row = [f"put, {shape} in flight"]
-            rates = {}
-            for server, by_shape in self.results.items():
-                rate = rates[server] = median(result.puts_per_s for result in by_shape[shape])
-                mean = median(result.mean_ms for result in by_shape[shape])
-                row.append(f"{rate:,.0f}/s, mean {mean:.2f} ms")
-            spread = [
-                a.puts_per_s / b.puts_per_s
-                for a, b in zip(self.results["kvstore"][shape], self.results["etcd"][shape])
-            ]
-            ratio = rates["kvstore"] / rates["etcd"]
-            rows.append([*row, f"{ratio:.2f} x  ({min(spread):.2f}–{max(spread):.2f})"])
-        for name, table in (("idle", self.idle_mb), ("after the puts", self.after_mb)):
-            ours, theirs = table["kvstore"], table["etcd"]
-            row = [f"resident memory of a member, {name}"]
-            row += [
-                f"{resident:.0f} MiB ({shared:.0f} with shared pages counted once)"
-                for resident, shared in (ours, theirs)
-            ]
-            rows.append([*row, f"{ours[0] / theirs[0]:.2f} x"])
-        return rows
+async def measure(bench: Bench) -> list[Figure]:
+    idle = {server: [memory(cluster)] for server, cluster in bench.clusters.items()}
+    figures = [await of_shape(bench, shape) for shape in SHAPES]
+    after = {server: [memory(cluster)] for server, cluster in bench.clusters.items()}
+    figures.append(await latency(bench))
+    for value_bytes, shape in LARGE:
+        figures.append(await of_value(bench, value_bytes, shape))
+    figures.append(await many_keys(bench))
+    figures.append(Figure("memory", "of a member, idle", "MiB", idle))
+    figures.append(Figure("memory", "of a member, after the puts", "MiB", after, at_least=0.5, aim=0.35))
+    return figures
 
 
-def member_memory(members: list[MemberProcess]) -> tuple[float, float]:
-    """The median member's."""
-    each = sorted(resident_mb(m.program.pid) for m in members if m.program is not None)
+async def of_shape(bench: Bench, shape: Shape) -> Figure:
+    values = await rates(bench, shape, 256)
+    at_least, aim = WANTED.get(str(shape), (None, None))
+    return Figure("put", f"{shape} in flight", "/s", values, float(shape.in_flight), at_least, aim)
+
+
+async def of_value(bench: Bench, value_bytes: int, shape: Shape) -> Figure:
+    values = await rates(bench, shape, value_bytes)
+    return Figure("put of large values", f"{value_bytes:,} bytes, {shape} in flight", "/s", values)
+
+
+async def rates(bench: Bench, shape: Shape, value_bytes: int) -> dict[str, list[float]]:
+    request = body(bench.folder, put_request(value_bytes))
+    smaller = bench.size(shape, Shape(shape.connections, shape.streams, max(300, shape.calls // 4)))
+    values: dict[str, list[float]] = {server: [] for server in bench.clusters}
+    for server in bench.in_turns():
+        url = f"http://{bench.leaders[server].endpoint}{PUT}"
+        values[server].append((await drive(url, smaller, request)).per_s)
+    return values
+
+
+async def latency(bench: Bench) -> Figure:
+    request = body(bench.folder, put_request())
+    values: dict[str, list[float]] = {server: [] for server in bench.clusters}
+    for server in bench.in_turns():
+        url = f"http://{bench.leaders[server].endpoint}{PUT}"
+        values[server].append((await drive(url, Shape(1, 1, 1_000), request, log=True)).p50_ms)
+    return Figure("put", "latency p50, 1 client", "ms", values, at_least=0.75, aim=0.6)
+
+
+async def many_keys(bench: Bench) -> Figure:
+    """Each put makes a key of its own; from our own client, which needs more of the machine than h2load."""
+    count = bench.size(MANY_KEYS, 5_000)
+    values: dict[str, list[float]] = {server: [] for server in bench.clusters}
+    turn = itertools.count()
+    for server in bench.in_turns():
+        endpoint = bench.leaders[server].endpoint
+        connections = [await RawConnection.connect(endpoint) for _ in range(8)]
+        started = time.perf_counter()
+        await pipeline(connections, PUT, puts(f"many/{next(turn)}/", count), 32)
+        values[server].append(count / (time.perf_counter() - started))
+        for connection in connections:
+            connection.close()
+    return Figure("put", "a key of its own each, 8 x 32 in flight, our client", "/s", values)
+
+
+def memory(cluster: LocalCluster) -> float:
+    """Of the median member, MiB, its processes added up."""
+    each = sorted(resident_mb(m.program.pid)[0] for m in cluster.members if m.program is not None)
     return each[len(each) // 2]
-
-
-async def measure(clusters: dict[str, LocalCluster], folder: Path, turns: int) -> PutTable:
-    """One turn is every shape against one server; servers take turns."""
-    table = PutTable(results={server: {shape: [] for shape in SHAPES} for server in clusters})
-    body = put_body(folder)
-    leaders = {}
-    for server, cluster in clusters.items():
-        table.idle_mb[server] = member_memory(cluster.members)
-        async with Client(cluster.endpoints) as client:
-            leaders[server] = await cluster.leader(client)
-    for turn in range(turns):
-        order = list(clusters) if turn % 2 == 0 else list(clusters)[::-1]
-        for server in order:
-            for shape in SHAPES:
-                result = await drive(leaders[server].endpoint, shape, body)
-                table.results[server][shape].append(result)
-    for server, cluster in clusters.items():
-        table.after_mb[server] = member_memory(cluster.members)
-    return table

@@ -14,49 +14,25 @@ import random
 import sys
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import quantiles
 from typing import Protocol
 
 import aiohttp
 
+from benchmarks.bench import Bench
+from benchmarks.figures import OURS, Figure, percentile
 from kvstore.client import Client
 from kvstore.client.methods import ANNOUNCE
 from kvstore.client.stream import Stream
-from kvstore.demo.cluster import LocalCluster
-from kvstore.demo.processes import Programs, free_ports
+from kvstore.demo.processes import free_ports
 from kvstore.pb.readiness_pb2 import Announcement, AnnounceRequest, AnnounceResponse, Withdraw
 from kvstore.readiness.instance import Instance, State, encode
 
 SERVICE = "bench"
+ROUNDS = 200
+WARM_UP = 5
 CONNECT_S = 5.0
 KVCTL = str(Path(sys.executable).parent / "kvctl")
-
-
-@dataclass
-class RoutedTable:
-    routed_ms: dict[str, list[float]] = field(default_factory=dict)
-    acknowledged_ms: dict[str, list[float]] = field(default_factory=dict)
-    withdrawn_ms: dict[str, list[float]] = field(default_factory=dict)
-
-    def rows(self) -> list[list[str]]:
-        rows = []
-        for name, table in (
-            ("announce (etcd: grant and put) → acknowledged", self.acknowledged_ms),
-            ("announce → first answer through the proxy", self.routed_ms),
-            ("withdraw → no longer routed", self.withdrawn_ms),
-        ):
-            row, at = [name], {}
-            for server, values in table.items():
-                cuts = quantiles(values, n=100)
-                at[server] = (cuts[49], cuts[98])
-                row.append(f"p50 {cuts[49]:.2f} ms, p99 {cuts[98]:.2f} ms")
-            ours, theirs = at["kvstore"], at["etcd"]
-            rows.append(
-                [*row, f"{theirs[0] / ours[0]:.2f} x faster at p50, {theirs[1] / ours[1]:.2f} x at p99"]
-            )
-        return rows
 
 
 @contextlib.asynccontextmanager
@@ -156,29 +132,41 @@ class Round:
                     return time.perf_counter()
 
 
-async def measure(clusters: dict[str, LocalCluster], programs: Programs, rounds: int) -> RoutedTable:
-    table = RoutedTable()
+async def measure(bench: Bench) -> list[Figure]:
+    rounds = bench.size(ROUNDS, 30)
+    sides: dict[str, Round] = {}
+    measured: dict[str, list[tuple[float, float, float]]] = {server: [] for server in bench.clusters}
     async with contextlib.AsyncExitStack() as stack:
         address = await stack.enter_async_context(web_server())
-        sides: dict[str, Round] = {}
-        for server, cluster in clusters.items():
+        for server, cluster in bench.clusters.items():
             (port,) = free_ports(1)
             listen = f"127.0.0.1:{port}"
             endpoints = ",".join(cluster.endpoints)
             command = [KVCTL, "--endpoints", endpoints, "route", "builtin", "--service", SERVICE]
-            proxy = await programs.start(f"proxy of {server}", [*command, "--listen", listen])
+            proxy = await bench.programs.start(f"proxy of {server}", [*command, "--listen", listen])
+            stack.push_async_callback(proxy.stop)
             await proxy.wait_line(str(port))
             client = await stack.enter_async_context(Client(cluster.endpoints))
             session = await stack.enter_async_context(aiohttp.ClientSession())
-            announcing = await ByCall.open(client) if server == "kvstore" else ByLease(client)
+            announcing = await ByCall.open(client) if server == OURS else ByLease(client)
             sides[server] = Round(announcing, session, f"http://{listen}/", address)
-            for values in (table.routed_ms, table.acknowledged_ms, table.withdrawn_ms):
-                values[server] = []
-        for number in range(rounds + 5):
+        for number in range(rounds + WARM_UP):
             for server, side in sides.items():
-                acknowledged, routed, withdrawn = await side.run()
-                if number >= 5:  # the first few open connections
-                    table.acknowledged_ms[server].append(acknowledged)
-                    table.routed_ms[server].append(routed)
-                    table.withdrawn_ms[server].append(withdrawn)
-    return table
+                took = await side.run()
+                if number >= WARM_UP:  # the first few open connections
+                    measured[server].append(took)
+    names = (
+        "announce (etcd: grant and put) → acknowledged",
+        "announce → first answer through the proxy",
+        "withdraw → no longer routed",
+    )
+    return [
+        Figure(
+            "routed",
+            f"{name}, {label}",
+            "ms",
+            {server: [percentile([one[at] for one in rows], share)] for server, rows in measured.items()},
+        )
+        for at, name in enumerate(names)
+        for label, share in (("p50", 0.5), ("p99", 0.99))
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,13 +45,24 @@ class LocalCluster:
     server: str
     folder: Path
     programs: Programs
+    flags: Sequence[str] = ()
+    scheme: str = "http"
     members: list[MemberProcess] = field(default_factory=list)
 
     @classmethod
-    async def start(cls, server: str, folder: Path, programs: Programs, count: int = 3) -> LocalCluster:
-        """Returns when every member serves."""
+    async def start(
+        cls,
+        server: str,
+        folder: Path,
+        programs: Programs,
+        count: int = 3,
+        flags: Sequence[str] = (),
+        scheme: str = "http",
+    ) -> LocalCluster:
+        """Returns when every member serves. flags: more of them, the same for each member; scheme: of the
+        clients' URLs."""
         ports = free_ports(2 * count)
-        cluster = cls(server, folder, programs)
+        cluster = cls(server, folder, programs, flags, scheme)
         for number in range(count):
             name = f"m{number + 1}"
             cluster.members.append(
@@ -67,7 +79,7 @@ class LocalCluster:
         return [member.endpoint for member in self.members]
 
     async def launch(self, member: MemberProcess) -> None:
-        client, peer = f"http://{member.endpoint}", f"http://127.0.0.1:{member.peer_port}"
+        client, peer = f"{self.scheme}://{member.endpoint}", f"http://127.0.0.1:{member.peer_port}"
         everybody = ",".join(f"{one.name}=http://127.0.0.1:{one.peer_port}" for one in self.members)
         flags = {
             "name": member.name,
@@ -79,7 +91,7 @@ class LocalCluster:
             "initial-cluster": everybody,
             "initial-cluster-state": "new",
         }
-        command = [self.server, *(f"--{name}={value}" for name, value in flags.items())]
+        command = [self.server, *(f"--{name}={value}" for name, value in flags.items()), *self.flags]
         member.program = await self.programs.start(member.name, command)
 
     async def ready(self, member: MemberProcess, timeout_s: float = 20.0) -> None:
@@ -92,7 +104,7 @@ class LocalCluster:
             if member.program is None or member.program.status is not None:
                 continue
             try:
-                status = await client.status(member.endpoint)
+                status = await client.status(f"{self.scheme}://{member.endpoint}")
             except ClientError:
                 continue
             if status.leader == status.member_id and status.leader:
