@@ -353,6 +353,7 @@ class MemberProcess:
                 on_notify=self._notified,
                 on_request=self._requested,
                 on_unreachable=self._guarded(lambda node_id: self.driver.report_unreachable(node_id)),
+                on_gone=self._guarded(lambda node_id: self.driver.report_gone(node_id)),
                 on_refused=self._refused,
                 check_hello=self._check_hello,
                 members=self._known_members,

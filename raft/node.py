@@ -160,6 +160,10 @@ class RawNode:
         if progress is not None and progress.state == ProgressState.REPLICATE and node_id != self.raft.id:
             progress.become_probe()
 
+    def report_gone(self, node_id: NodeID) -> None:
+        """The node's process has ended, as far as can be seen from here: it hung up and nobody answers there."""
+        self.raft.leader_gone(node_id)
+
     def report_snapshot(self, node_id: NodeID, ok: bool) -> None:
         """The sending of a snapshot ended. A follower that has it answers for itself; one that may not have
         it is probed again after its next heartbeat."""

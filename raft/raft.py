@@ -207,6 +207,22 @@ class Raft:
         else:
             candidate.stand(self, force=force)
 
+    def leader_gone(self, node: NodeID) -> None:
+        """The driver sees that the leader's process has ended: no need to wait until it is missed. A hint and no
+        more: where it is wrong, those who still hear from the leader refuse their pre-votes, and its next
+        heartbeat is obeyed. The others stand one after the other, a tick apart, so that they split no vote."""
+        if self.role != Role.FOLLOWER or node == NOBODY or node != self.leader_id:
+            return
+        self.become_follower(self.term, NOBODY)
+        others = [voter for voter in quorum.voters_of(self.conf) if voter != node]
+        if self.id not in others:
+            return
+        turn = others.index(self.id)
+        if turn == 0:
+            self.campaign()
+        else:
+            self.election_timeout = turn + 1  # the tick under way may be nearly over
+
     def _may_stand(self) -> bool:
         """A voter may; so may one whose removal is in its log and not known to be committed: its log may be
         longer than that of all who stay, and then nobody else can win (thesis 4.2.2)."""

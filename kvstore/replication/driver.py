@@ -318,6 +318,14 @@ class Driver:
         self.node.report_unreachable(node_id)
         self._schedule()
 
+    def report_gone(self, node_id: int) -> None:
+        """A peer's process has ended: it hung up and its port refuses connections. If it led, the others need
+        not wait for an election timeout to pass."""
+        if self._stopped:
+            return
+        self.node.report_gone(node_id)
+        self._schedule()
+
     def wake(self) -> None:
         """State has something to do in a turn: a compaction to go on with, watchers to catch up."""
         self._schedule()

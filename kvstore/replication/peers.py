@@ -81,6 +81,7 @@ class PeerCallbacks:
     on_notify: Callable[[int, int, bytes], None]  # (from_id, kind, payload)
     on_request: Callable[[int, int, bytes, Reply], None]  # reply(None) declines; call it once, at any time
     on_unreachable: Callable[[int], None]  # what was sent to this member since it was reachable may be lost
+    on_gone: Callable[[int], None]  # its process has ended: nothing is open either way, its port refuses
     on_refused: Callable[[int, PeerWelcome], None]  # again with every attempt
     check_hello: Callable[[PeerHello], PeerWelcome]  # what only the caller knows of the sender
     members: Callable[[], Sequence[Member]] = tuple  # for those who want to join
@@ -180,6 +181,7 @@ class PeerLink:
                 await self._stay()
                 if loop.time() - started > BACKOFF_MAX_S:
                     backoff = BACKOFF_MIN_S
+                    continue  # at once: an answer tells a broken connection from a member that is gone
             attempt += 1
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(backoff * (0.5 + self._owner.entropy.random() / 2)):
@@ -192,6 +194,8 @@ class PeerLink:
             connection = await dial(url, lambda: Dialer(hello, self._answered), self._owner.security)
         except (OSError, TimeoutError, PeerProtocolError) as error:
             self._tell_why(url, error)
+            if isinstance(error, ConnectionRefusedError):
+                self._owner.nobody_there(self.node_id)
             return False
         self._told = ""
         welcome = connection.welcome.result()
@@ -425,6 +429,13 @@ class PeerTransport:
         if not self._unreachable:
             asyncio.get_running_loop().call_soon(self._report)
         self._unreachable.add(node_id)
+
+    def nobody_there(self, node_id: int) -> None:
+        """Its port refused a connection. It is gone if it has hung up here as well: a firewall may refuse us
+        while the member speaks on."""
+        speaking = self._speaking.get(node_id)
+        if not self._closed and (speaking is None or speaking.lost.done()):
+            self.callbacks.on_gone(node_id)
 
     def _report(self) -> None:
         unreachable, self._unreachable = sorted(self._unreachable), set()

@@ -178,6 +178,8 @@ class Schedule:
             self._step(node, lambda: raw.transfer_leadership(to))
         if random.random() < options.membership:
             self._change_membership(random)
+        if random.random() < options.gone:
+            self._report_gone(node)
 
     def _crash_one_that_writes(self, random: Random) -> None:
         """Between what is said and what is on disk lies most of what can go wrong."""
@@ -258,6 +260,9 @@ class Schedule:
         if node.disk.writing:
             hit("crash with writes under way")
         node.crash()
+        if self.options.gone:
+            for other in self.ids:
+                self.at(self.random.uniform(0.01, 2), lambda: self._report_gone(self.nodes[other], node.id))
         self.at(self.random.uniform(0.5, 30), lambda: self._restart(node))
 
     def _restart(self, node: SimNode) -> None:
@@ -444,6 +449,17 @@ class Schedule:
         sender = self.nodes[message.sender].raw
         if sender is not None and self.random.random() < 0.2:
             self._step(self.nodes[message.sender], lambda: sender.report_unreachable(message.to))
+
+    def _report_gone(self, node: SimNode, gone: int = 0) -> None:
+        """Its connection to a member was refused; gone 0: to its leader, whatever that one does."""
+        raw = node.raw
+        if raw is None or node.paused_until > self.now or gone == node.id:
+            return
+        name = gone or raw.leader_id
+        if name and name == raw.leader_id and name != node.id:
+            hit("leader gone, as it is" if self.nodes[name].raw is None else "leader gone, as it is not")
+        self.tell(f"n{node.id} hears that n{name} is gone")
+        self._step(node, lambda: raw.report_gone(name))
 
     # Liveness
 

@@ -57,6 +57,8 @@ two leaders at once
 transfer waits for the log
 transfer given up
 transfer asked of one that has no vote
+leader gone, as it is
+leader gone, as it is not
 learner asked to campaign by its clock
 a message of a lower term answered
 append accepted

@@ -95,6 +95,13 @@ class SpecChecker:
             self._may_campaign(node, seen, forced=False)
         self._agree(node, seen)
 
+    def told_gone(self, node: Node, gone: int, seen: Seen) -> None:
+        """It may take its own driver's word for that about its leader, as if the election timeout had passed."""
+        if node.role == FOLLOWER and gone and gone == node.leader:
+            node.leader = 0
+            self._may_campaign(node, seen, forced=False)
+        self._agree(node, seen)
+
     def received(
         self, node: Node, message: m.Message, seen: Seen, entries: Callable[[int], list[Entry]]
     ) -> None:

@@ -74,6 +74,7 @@ class _Watched:
         for name in (
             "tick",
             "campaign",
+            "report_gone",
             "step",
             "propose",
             "propose_config",
@@ -97,6 +98,10 @@ class _Watched:
     def campaign(self) -> None:
         self.real["campaign"]()
         self.checker.ticked(self.node, seen_of(self.raw))
+
+    def report_gone(self, node_id: int) -> None:
+        self.real["report_gone"](node_id)
+        self.checker.told_gone(self.node, node_id, seen_of(self.raw))
 
     def step(self, message: Message) -> None:
         self.real["step"](message)

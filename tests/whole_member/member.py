@@ -360,6 +360,9 @@ class SimulatedMember:
     def unreachable(self, node_id: int) -> None:
         self.driver.report_unreachable(node_id)
 
+    def refused_by(self, node_id: int) -> None:
+        self.driver.report_gone(node_id)
+
     # Snapshots, as kvstore/replication/snapshots.py carries them
 
     def _send_snapshot(self, message: InstallSnapshot) -> None:

@@ -31,6 +31,8 @@ class Peer(Protocol):
 
     def unreachable(self, node_id: int) -> None: ...
 
+    def refused_by(self, node_id: int) -> None: ...
+
 
 class Network:
     def __init__(self, world: World, options: Options) -> None:
@@ -81,6 +83,8 @@ class Network:
         life = self.peers[sender].life
         if life is not None and self.world.random.random() < 0.2:
             life.later(REPORT_S, lambda: self.peers[sender].unreachable(to))
+        if life is not None and self.options.gone and self.world.random.random() < self.options.gone:
+            life.later(REPORT_S, lambda: self.peers[sender].refused_by(to))
 
 
 class Connections:

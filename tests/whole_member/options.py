@@ -52,6 +52,7 @@ class Options:
     compaction_s: float
     value_bytes: int
     check_every: int
+    gone: float  # of what is lost on its way, how often it is taken for the end of the other's process
 
     @classmethod
     def draw(cls, random: Random) -> Options:
@@ -98,4 +99,5 @@ class Options:
             compaction_s=random.choice((0.1, 0.15, 0.2, 0.2, 0.0)),
             value_bytes=random.choice((0, 20, 300)),
             check_every=random.choice((5, 20)),
+            gone=sometimes(0.3, 0.4),
         )

@@ -61,6 +61,8 @@ def _node_command(stage: Stage, verb: str, node: int, rest: list[str]) -> None:
         stage.step(node, "transfer_leadership", int(rest[0][1:]))
     elif verb == "change":
         stage.step(node, "propose_config", [_change(word) for word in rest])
+    elif verb == "gone":
+        stage.step(node, "report_gone", int(rest[0][1:]))
     elif verb == "isolate":
         stage.isolated.add(node)
     elif verb in ("crash", "start", "hold", "release"):

@@ -39,6 +39,7 @@ class Member:
         self.batches: list[list[Message]] = []
         self.notes: list[tuple[int, int, bytes]] = []
         self.unreachable: list[int] = []
+        self.gone: list[int] = []
         self.refusals: list[tuple[int, PeerWelcome]] = []
         self.known_data: dict[int, int] = {}
         self.replies: list[Reply] = []
@@ -58,6 +59,7 @@ class Member:
                 on_notify=lambda *note: self._add(self.notes, note),
                 on_request=self._request,
                 on_unreachable=lambda node_id: self._add(self.unreachable, node_id),
+                on_gone=lambda node_id: self._add(self.gone, node_id),
                 on_refused=lambda *refusal: self._add(self.refusals, refusal),
                 check_hello=self._check,
             ),
@@ -235,6 +237,21 @@ async def test_a_probe_asks_and_leaves() -> None:
     assert await probe("http://127.0.0.1", hello) is None
 
 
+async def test_a_peer_that_refuses_us_but_speaks_on_is_not_gone() -> None:
+    """As behind a firewall: only when it has hung up as well is its process taken for ended."""
+    one, two = Member(1), Member(2)
+    async with running(one, two):
+        await connected(one, two)
+        two.transport._servers[0].close()
+        one.transport._links[2]._connection.transport.abort()  # type: ignore[union-attr]
+        await one.until(lambda: 2 in one.unreachable)
+        two.transport.send([heartbeat(2, to=1)])
+        await one.until(lambda: bool(one.messages))
+        assert not one.gone
+        await two.transport.close()
+        await one.until(lambda: 2 in one.gone)
+
+
 async def test_a_peer_that_comes_back_is_reached_again() -> None:
     one, two = Member(1), Member(2)
     async with running(one, two):
@@ -243,6 +260,7 @@ async def test_a_peer_that_comes_back_is_reached_again() -> None:
         await one.until(lambda: one.unreachable == [2])
         one.transport.send([heartbeat(1)])
         await one.until(lambda: len(one.unreachable) >= 2)
+        await one.until(lambda: 2 in one.gone)
         again = Member(2)
         again.sock.close()
         port = int(two.url.rsplit(":", 1)[1])

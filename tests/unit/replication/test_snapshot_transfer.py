@@ -76,6 +76,7 @@ class Receiving:
                 on_notify=lambda from_id, kind, payload: None,
                 on_request=lambda from_id, kind, payload, reply: None,
                 on_unreachable=lambda node_id: None,
+                on_gone=lambda node_id: None,
                 on_refused=lambda node_id, welcome: None,
                 check_hello=lambda hello: PeerWelcome(),
                 snapshot_channel=self.transfers.channel,
