@@ -19,6 +19,10 @@ SHORT_MAX = 500
 _LENGTH = struct.Struct(">I")
 
 
+class LongKeys(Exception):
+    """A bucket is in the way of what only knows short keys."""
+
+
 def place_of(key: bytes) -> bytes:
     return key if len(key) <= SHORT_MAX else key[:SHORT_MAX] + b"\0"
 

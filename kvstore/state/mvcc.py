@@ -11,10 +11,13 @@ Pure: what is committed is read through a Store, what is not lies in the overlay
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from kvstore.pb.mvccpb_pb2 import KeyValue
+from kvstore.state.key_counts import KeyCounts
+from kvstore.state.long_keys import SHORT_MAX, LongKeys
 from kvstore.state.meters import StateMeter
 from kvstore.state.overlay import Latest, Overlay
 from kvstore.state.records import (
@@ -61,6 +64,8 @@ class Store(Protocol):
 
     def keys(self, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, Buffer]]: ...
 
+    def first(self, start: bytes, end: bytes | None, limit: int) -> tuple[list[bytes], bytes | None]: ...
+
     def history(self, position: bytes) -> Iterator[tuple[bytes, Buffer]]: ...
 
 
@@ -83,6 +88,7 @@ class Keyspace:
         self.listener: Listener | None = None
         self._store = store
         self._overlay = overlay
+        self._counts: KeyCounts | None = None  # once somebody counts
         self._sub = 0
         self._high_of, self._high = -1, b""  # the bytes that the mod_revisions of 128 revisions share
 
@@ -98,6 +104,8 @@ class Keyspace:
         mod = _CONTINUED[main & 0x7F] + self._high if main > 0x7F else varint(main)
         if before is None or not before.version:
             self.key_count += 1
+            if self._counts is not None:
+                self._counts.added(key)
             create, version = main, 1
             head = b"".join((_KEY, varint(len(key)), key, _CREATE_REVISION, mod, _MOD_REVISION))
         else:
@@ -126,6 +134,8 @@ class Keyspace:
         main, sub = self.revision + 1, self._sub
         self._sub = sub + 1
         self.key_count -= 1
+        if self._counts is not None:
+            self._counts.removed(key)
         encoded = KeyValue(key=key, mod_revision=main).SerializeToString()
         old = before.record
         depth, own = old[DEPTH_AT], old[:12]
@@ -185,6 +195,29 @@ class Keyspace:
                 found = version_at(record, highest, self.version)
             if found is not None and not found[FLAGS_AT]:
                 yield key, found
+
+    def first(self, start: bytes, end: bytes | None, limit: int) -> tuple[Sequence[Buffer], bytes | None]:
+        """KeyValue bytes of the keys there now, the first `limit` in key order (0: all), and from where there may
+        be more (None: there are none)."""
+        if not self._overlay.keys(start, end) and len(start) <= SHORT_MAX:
+            with contextlib.suppress(LongKeys):
+                return self._store.first(start, end, limit)
+        found: list[Buffer] = []
+        for key, record in self.scan(start, end):
+            found.append(record[KV_AT:])
+            if len(found) == limit:
+                return found, key + b"\0"
+        return found, None
+
+    def count(self, start: bytes, end: bytes | None) -> int:
+        """How many keys are there now, start <= key < end."""
+        if self._counts is None:
+            self._counts = KeyCounts()
+        return self._counts.count(start, end, self._keys_in)
+
+    def _keys_in(self, start: bytes, end: bytes | None) -> Iterator[bytes]:
+        for key, _ in self.scan(start, end):
+            yield key
 
     def latest_in(self, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, Latest]]:
         """(key, newest version) of each key there now, in key order."""

@@ -21,6 +21,8 @@ from kvstore.state.records import KV_AT, Buffer
 from kvstore.state.varint import varint
 
 _KVS, _MORE, _COUNT = b"\x12", b"\x18\x01", b"\x20"
+_FIELD: dict[int, bytes] = {}
+_FIELDS_KEPT = 4096
 _SORT_BY: dict[int, Callable[[KeyValue], Any]] = {
     RangeRequest.KEY: lambda kv: kv.key,
     RangeRequest.VERSION: lambda kv: kv.version,
@@ -52,6 +54,11 @@ def answer(keyspace: Keyspace, request: RangeRequest) -> bytes:
             return b"".join((_KVS, varint(len(kv)), kv, b"\x20\x01"))
         return _encoded(request, [kv], 1)
     start, end = interval(request.key, request.range_end)
+    if revision is None and not is_filtered(request):
+        if request.count_only:
+            return _tail(False, keyspace.count(start, end))
+        if not request.sort_order and not request.sort_target and not request.keys_only:
+            return _plain(keyspace, start, end, request.limit)
     pairs = keyspace.scan(start, end, revision)
     if request.count_only:
         return _tail(False, sum(1 for _ in pairs))
@@ -65,6 +72,26 @@ def answer(keyspace: Keyspace, request: RangeRequest) -> bytes:
             break
     count = len(kvs) + sum(1 for _ in pairs)
     return _encoded(request, kvs, count)
+
+
+def _plain(keyspace: Keyspace, start: bytes, end: bytes | None, limit: int) -> bytes:
+    """What most ask for: pairs as they are now, in key order, the first `limit` (0: all)."""
+    found, rest = keyspace.first(start, end, max(0, limit))
+    parts: list[Buffer] = []
+    for kv in found:
+        size = len(kv)
+        parts += (_FIELD.get(size) or _field(size), kv)
+    more = keyspace.count(rest, end) if rest is not None else 0
+    parts.append(_tail(more > 0, len(found) + more))
+    return b"".join(parts)
+
+
+def _field(size: int) -> bytes:
+    """How a kvs field of so many bytes begins; those of small ones are kept."""
+    made = _KVS + varint(size)
+    if size < _FIELDS_KEPT:
+        _FIELD[size] = made
+    return made
 
 
 class Chunk(NamedTuple):

@@ -11,9 +11,11 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from kvstore.state.long_keys import find, is_bucket, place_of, records_in
-from kvstore.state.records import FLAGS_AT, Buffer, key_of
+from kvstore.state.long_keys import SHORT_MAX, LongKeys, find, is_bucket, place_of, records_in
+from kvstore.state.records import FLAGS_AT, KV_AT, Buffer, key_of
 from kvstore.state.storage_process import HISTORY, KEYS
+
+_NO_END = b"\xff" * 512  # above every key of LMDB's, which end at 511 bytes
 
 
 class Reader:
@@ -21,16 +23,22 @@ class Reader:
         self.env = env
         self._tables = tables
         self._txn = env.begin(buffers=True)
+        # For ranges: bytes cost less than views where each is looked at. It may see a commit earlier than the
+        # other one does, which changes nothing: until that is told, the overlay has the same and lies above.
+        self._copying = env.begin()
         self._keys = tables[KEYS]
         self._history = tables[HISTORY]
 
     def renew(self) -> None:
         """Sees everything committed so far. Views handed out before are void."""
         self._txn.abort()
+        self._copying.abort()
         self._txn = self.env.begin(buffers=True)
+        self._copying = self.env.begin()
 
     def close(self) -> None:
         self._txn.abort()
+        self._copying.abort()
 
     def latest(self, key: bytes) -> bytes | None:
         """The key's latest record, tombstones included."""
@@ -66,6 +74,27 @@ class Reader:
                 if end is not None and key >= end:
                     return
                 yield key, stored
+
+    def first(self, start: bytes, end: bytes | None, limit: int) -> tuple[list[bytes], bytes | None]:
+        """KeyValue bytes of the first keys that are there, and from where there may be more: keyspace.first()
+        where nothing lies above. Raises LongKeys where the range holds a bucket."""
+        found: list[bytes] = []
+        append = found.append
+        cursor = self._copying.cursor(self._keys)
+        if not cursor.set_range(start):
+            return found, None
+        end = end or _NO_END
+        for key, record in cursor.iternext():
+            if key >= end:
+                break
+            if len(key) > SHORT_MAX:
+                raise LongKeys
+            if record[FLAGS_AT]:
+                continue
+            append(record[KV_AT:])
+            if len(found) == limit:
+                return found, key + b"\0"
+        return found, None
 
     def history(self, position: bytes) -> Iterator[tuple[bytes, Buffer]]:
         """(position, record without it) from that position on, ascending."""

@@ -1,7 +1,7 @@
 """Watches: what was written goes to whoever asked for it, in order, once, whole, at whatever speed it reads.
 
     live     sees everything up to `revision`; a write finds its group and is handed over in the next turn()
-    behind   starts in the past, or its sink was full: reads history in slices, a few every turn
+    behind   starts in the past, or its sink was full: reads history in slices, one every turn, the first a small one
     parked   behind, and its sink is full: waits for resume(), holds nothing but its next revision
 
 Pure. Nothing is handed to a sink but from turn(), so a sink is never called from watch(), cancel() or resume().
@@ -25,8 +25,8 @@ from kvstore.state.varint import varint
 from kvstore.state.watch_index import Group, WatchIndex
 
 SLICE_REVISIONS = 1000
+FIRST_SLICE_REVISIONS = 20  # of the first turn after a watcher fell behind: its first events go at once
 SLICE_BYTES = 1 << 20
-SLICES_PER_TURN = 4
 _EVENTS, _KV, _PREV_KV, _DELETE = b"\x5a", b"\x12", b"\x1a", b"\x08\x01"
 
 
@@ -103,6 +103,7 @@ class WatchHub:
         self._touched: dict[Group, None] = {}
         self._behind: dict[Watcher, None] = {}  # not parked; in the order of their turn
         self._behind_index = WatchIndex()
+        self._slice_revisions = FIRST_SLICE_REVISIONS
         self.event_count = 0
 
     # From services
@@ -200,10 +201,9 @@ class WatchHub:
             touched, self._touched = self._touched, {}
             for group in touched:
                 self._hand_over(group)
-        for _ in range(SLICES_PER_TURN):
-            if not self._behind:
-                return False
+        if self._behind:
             self._slice()
+            self._slice_revisions = min(4 * self._slice_revisions, SLICE_REVISIONS)
         return bool(self._behind)
 
     def replaced(self, history: History, revision_before: int) -> None:
@@ -285,7 +285,7 @@ class WatchHub:
                 self._go_live(watcher)
 
     def _collect_history(self, first: int) -> tuple[dict[Group, list[tuple[int, bytes]]], int]:
-        """The events from `first` on by group, and the last revision read, whole: at most SLICE_REVISIONS,
+        """The events from `first` on by group, and the last revision read, whole: at most a slice,
         and no new revision once SLICE_BYTES are read."""
         history, index = self._history, self._behind_index
         revision, count, size = first - 1, 0, 0
@@ -293,7 +293,7 @@ class WatchHub:
         for record in history.history(first):
             main = main_of(record)
             if main != revision:
-                if count >= SLICE_REVISIONS or size >= SLICE_BYTES:
+                if count >= min(self._slice_revisions, SLICE_REVISIONS) or size >= SLICE_BYTES:
                     break
                 revision, count = main, count + 1
             size += len(record)
@@ -329,6 +329,7 @@ class WatchHub:
     def _fall_behind(self, watcher: Watcher, next_revision: int) -> None:
         watcher.behind = True
         watcher.next_revision = next_revision
+        self._slice_revisions = FIRST_SLICE_REVISIONS
         self._behind_index.add(watcher)
         self._behind[watcher] = None
 

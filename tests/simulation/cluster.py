@@ -11,6 +11,7 @@ import heapq
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
 from raft import (
@@ -262,7 +263,7 @@ class Schedule:
         node.crash()
         if self.options.gone:
             for other in self.ids:
-                self.at(self.random.uniform(0.01, 2), lambda: self._report_gone(self.nodes[other], node.id))
+                self.at(self.random.uniform(0.01, 2), partial(self._report_gone, self.nodes[other], node.id))
         self.at(self.random.uniform(0.5, 30), lambda: self._restart(node))
 
     def _restart(self, node: SimNode) -> None:
