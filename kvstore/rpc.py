@@ -64,6 +64,14 @@ class UnaryCall(Protocol):
         """tell() is called once should the caller go before the call has ended: for what waits long, and holds
         something meanwhile."""
 
+    @property
+    def congested(self) -> bool:
+        """The caller has not taken much of what it asked for before: a large answer had better wait for
+        when_room(), so that what is made for it stays bounded."""
+
+    def when_room(self, go_on: Callable[[], None]) -> None:
+        """go_on() is called once the caller has taken enough, never where it goes before that."""
+
     def reply(self, message: bytes) -> None:
         """Ends the call with OK and this encoded message."""
 

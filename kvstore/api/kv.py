@@ -157,6 +157,9 @@ class KvService:
     def _answer_range(self, call: UnaryCall, request: RangeRequest) -> None:
         if call.cancelled:
             return
+        if call.congested:
+            call.when_room(lambda: self._answer_range(call, request))
+            return
         try:
             if self._context.auth.enabled:
                 self._context.guard.check(call, request)
@@ -168,6 +171,9 @@ class KvService:
 
     def _answer_txn(self, call: UnaryCall, request: TxnRequest) -> None:
         if call.cancelled:
+            return
+        if call.congested:
+            call.when_room(lambda: self._answer_txn(call, request))
             return
         try:
             if self._context.auth.enabled:

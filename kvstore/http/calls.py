@@ -40,6 +40,11 @@ class UnaryHttpCall:
     def when_cancelled(self, tell: Callable[[], None]) -> None:
         self._tell = tell
 
+    congested = False  # one answer a request, and requests one after the other
+
+    def when_room(self, go_on: Callable[[], None]) -> None:
+        go_on()
+
     def reply(self, message: bytes) -> None:
         self._end(Answer(Status.OK, "", message))
 

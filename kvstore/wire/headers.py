@@ -69,12 +69,14 @@ class HeadReader:
         self._entries_max = limits.head_cache_entries
         self._decoder = Decoder(max_header_list_size=limits.header_list_bytes)
         self._seen: dict[bytes, Head] = {}
+        self.decoded_bytes = 0  # of blocks that were not remembered, since whoever counts last took it
 
     def read(self, block: bytes) -> Head:
         head = self._seen.get(block)
         return head if head is not None else self._decode(block)
 
     def _decode(self, block: bytes) -> Head:
+        self.decoded_bytes += len(block)
         table = self._decoder.header_table
         entries = table.dynamic_entries
         before = (len(entries), entries[0] if entries else None, table.maxsize)

@@ -13,10 +13,13 @@ class Limits:
     max_concurrent_streams: int = 10_000  # etcd's is unlimited; this is above what its clients open
     stream_window_bytes: int = 4 << 20  # above any message, so that a unary call never waits for an update
     connection_window_bytes: int = 1 << 30
-    header_block_bytes: int = 64 << 10  # CONTINUATION flood
+    slice_frames: int = 500  # of work in one go, about 2 ms; others have their turn before the rest
+    header_block_bytes: int = 16 << 10  # CONTINUATION flood; Huffman-coded, it takes 3 ms to decode
     header_list_bytes: int = 64 << 10  # HPACK bomb
-    partial_bytes: int = 256 << 20  # messages begun and not finished, all streams together
+    partial_bytes: int = 40 << 20  # messages begun and not finished, all streams together
     queued_bytes: int = 256 << 20  # replies that the peer does not read, or opens no window for
+    congested_bytes: int = 8 << 20  # of replies not taken: above it ranges wait, instead of being made …
+    congested_bytes_of_all: int = 32 << 20  # … and above this, of all connections, on each that is behind
     resets_per_s: float = 200.0  # rapid reset (CVE-2023-44487)
     resets_burst: float = 2000.0
     control_frames_per_s: float = 1000.0  # PING, SETTINGS and empty-DATA floods

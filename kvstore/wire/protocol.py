@@ -79,9 +79,12 @@ class WireProtocol(asyncio.Protocol):
             connection = self._sniff(data)
             if connection is None:
                 return
+        self._traffic.received_bytes += len(data)
+        self._receive(connection, data)
+
+    def _receive(self, connection: Connection, data: bytes) -> None:
         self._last_received = now = self._loop.time()
         self._traffic.at(now)
-        self._traffic.received_bytes += len(data)
         try:
             connection.receive(data, now)
         except ConnectionFault as fault:
@@ -91,9 +94,27 @@ class WireProtocol(asyncio.Protocol):
             return
         if connection.output or self._closing:  # a reset writes nothing, yet may be what closing waited for
             self._flush()
+        else:
+            connection.resume()
+        if connection.has_more:
+            self._go_on_later()
         deadline = connection.next_deadline
         if deadline is not None and (self._timer is None or deadline < self._timer_at):
             self._arm(deadline)
+
+    def _go_on_later(self) -> None:
+        """The rest of what was read, once others have had their turn; nothing more is read meanwhile."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        connection, transport = self._connection, self._transport
+        if connection is None or transport is None or transport.is_closing():
+            return
+        transport.resume_reading()
+        if connection.has_more:
+            self._receive(connection, b"")
 
     def _sniff(self, data: bytes) -> Connection | None:
         """Decides by the first bytes who is to read this connection; None while undecided or given away."""
@@ -172,6 +193,7 @@ class WireProtocol(asyncio.Protocol):
             if transport.get_write_buffer_size() > self._limits.queued_bytes:
                 transport.abort()  # it asks without reading; answers without DATA obey no window
                 return
+            connection.resume()
         if self._closing and connection.is_idle:
             self._end()
 

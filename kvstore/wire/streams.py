@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from kvstore.wire.connection import Connection
 
 
+CONGESTED = 1 << 62  # more bytes than any handler's mark
+
+
 class _Waiting:
     """What hears that a unary call is gone. Its one message has been taken before."""
 
@@ -88,12 +91,22 @@ class Stream:
 
     @property
     def buffered_bytes(self) -> int:
+        """Where the connection as a whole is behind, nothing more is made for a stream that has something left."""
+        if self.pending_bytes and self.connection.is_congested:
+            return CONGESTED
         return self.pending_bytes
 
     # UnaryCall
 
     def when_cancelled(self, tell: Callable[[], None]) -> None:
         self.handler = _Waiting(tell)
+
+    @property
+    def congested(self) -> bool:
+        return self.connection.is_congested
+
+    def when_room(self, go_on: Callable[[], None]) -> None:
+        self.connection.when_room(self, go_on)
 
     def reply(self, message: bytes) -> None:
         if not self.cancelled:

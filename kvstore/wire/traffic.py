@@ -58,6 +58,7 @@ class Traffic:
         self.slow_after_s = slow_after_s
         self.slow_before = _BEFORE_ALL
         self.time_mask = -1 if clock is None else 0 if exact else SAMPLED  # timed where `started & mask` is 0
+        self.queued_bytes = 0  # replies that no window or socket has taken, of all connections
         self.received_bytes = 0
         self.sent_bytes = 0
         self._counts: dict[tuple[str, str], CallCounts] = {}

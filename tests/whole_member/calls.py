@@ -46,6 +46,11 @@ class UnaryCallHere:
     def when_cancelled(self, tell: Callable[[], None]) -> None:
         """No client here waits for its turn, and goes while it waits."""
 
+    congested = False
+
+    def when_room(self, go_on: Callable[[], None]) -> None:
+        go_on()
+
     def reply(self, message: bytes) -> None:
         self._end(Answer(message))
 

@@ -44,6 +44,11 @@ class Call:
     def when_cancelled(self, tell: Callable[[], None]) -> None:
         self.tell_cancelled = tell
 
+    congested = False
+
+    def when_room(self, go_on: Callable[[], None]) -> None:
+        go_on()
+
     def reply(self, message: bytes) -> None:
         self.sent.append(message)
         self.finish()

@@ -102,6 +102,8 @@ class Peer:
 
     def feed(self, data: bytes) -> None:
         self.connection.receive(data, self.now)
+        while self.connection.has_more:
+            self.connection.receive(b"", self.now)
 
     def send(self, kind: int, flags: int, stream: int, payload: bytes = b"") -> None:
         self.feed(h2.frame(kind, flags, stream, payload))

@@ -69,12 +69,22 @@ class Transport(asyncio.Transport):
         self.writes: list[bytes] = []
         self.unsent = 0
         self.end: str | None = None
+        self.reading = True
         self.high_bytes: int | None = None
         protocol.connection_made(self)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert self.end is None, "written to after its end"
         self.writes.append(bytes(data))
+
+    def is_closing(self) -> bool:
+        return self.end is not None
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
 
     def get_write_buffer_size(self) -> int:
         return self.unsent

@@ -12,11 +12,12 @@ from collections.abc import Callable
 
 import pytest
 
-from kvstore.rpc import Status
+from kvstore.rpc import Status, UnaryCall, UnaryMethod
 from kvstore.wire import frames as h2
 from kvstore.wire.frames import ConnectionFault
-from kvstore.wire.headers import literal
+from kvstore.wire.headers import HeadReader, literal
 from kvstore.wire.limits import Limits
+from kvstore.wire.traffic import Traffic
 from tests.unit.wire.peer import CHAT, ECHO, HOLD, Action, Peer, framed
 
 Flood = Callable[[Peer, int], None]
@@ -393,3 +394,96 @@ def test_calls_leave_nothing_behind() -> None:
         tracemalloc.stop()
     assert peer.connection.is_idle
     assert held < 50_000
+
+
+# Work in slices, answers as they are taken
+
+
+def test_much_work_is_done_in_slices() -> None:
+    """A read holds 256 KiB, which may be thirty thousand frames: the loop's others must not wait for all of them."""
+    peer = Peer(Limits(slice_frames=16))
+    requests = b""
+    for number in range(1, 51, 2):
+        requests += h2.frame(h2.HEADERS, h2.END_HEADERS, number, peer.head(ECHO))
+        requests += h2.frame(h2.DATA, h2.END_STREAM, number, framed(b"q"))
+    peer.feed(requests[:200])  # the heads are decoded here, and remembered
+    answered = len(peer.replies())
+    peer.connection.receive(requests[200:], peer.now)
+    slices = [len(peer.replies())]
+    while peer.connection.has_more:
+        peer.connection.receive(b"", peer.now)
+        slices.append(len(peer.replies()))
+    assert max(slices) <= 3 < len(slices)
+    assert sum(slices) == 25 - answered
+
+
+def test_a_header_block_counts_by_what_it_takes_to_decode() -> None:
+    peer = Peer(Limits(slice_frames=100))
+    blocks = [literal("n", str(at)) + literal("x", "y" * 3_000) for at in range(4)]
+    frames = [h2.frame(h2.HEADERS, h2.END_HEADERS, 2 * at + 1, block) for at, block in enumerate(blocks)]
+    peer.connection.receive(b"".join(frames), peer.now)
+    assert peer.connection.has_more  # after the first: 150 frames' worth
+    assert len(peer.take()) <= 2
+
+
+class Large:
+    """A method whose answers are large, made only when there is room."""
+
+    def __init__(self, size: int) -> None:
+        self.made = 0
+        self._answer = b"x" * size
+
+    def __call__(self, call: UnaryCall, data: bytes) -> None:
+        if call.congested:
+            call.when_room(lambda: self(call, data))
+            return
+        self.made += 1
+        call.reply(self._answer)
+
+
+def with_large(limits: Limits, traffic: Traffic | None = None) -> tuple[Peer, Large]:
+    peer, large = Peer(limits, greet=False, traffic=traffic), Large(10_000)
+    methods = {**peer.service.methods(), "/test.Test/Large": UnaryMethod(large)}
+    peer.connection._heads = HeadReader(methods, limits)
+    peer.feed(h2.PREFACE + h2.frame(h2.SETTINGS, 0, 0, h2.SETTING.pack(h2.INITIAL_WINDOW_SIZE, 0)))
+    peer.take()
+    return peer, large
+
+
+def written(peer: Peer) -> dict[int, tuple[bytes, dict[str, str]]]:
+    """What the protocol does once what was written is on its way."""
+    found: dict[int, tuple[bytes, dict[str, str]]] = {}
+    while peer.connection.output:
+        for stream, (data, headers) in peer.replies().items():
+            before = found.get(stream, (b"", {}))
+            found[stream] = before[0] + data, before[1] | headers
+        peer.connection.resume()
+    return found
+
+
+def test_nothing_more_is_made_for_a_client_that_takes_nothing() -> None:
+    peer, large = with_large(Limits(congested_bytes=100_000))
+    for number in range(1, 101, 2):
+        peer.call(number, b"q", "/test.Test/Large")
+    written(peer)
+    assert large.made == 10  # with the one that goes beyond
+    peer.send(h2.RST_STREAM, 0, 99, h2.U32.pack(h2.CANCEL))
+    widest(peer)
+    peer.connection.resume()
+    answers = written(peer)
+    assert large.made == 49  # all but the one whose caller has gone
+    assert [len(data) for data, _ in answers.values()].count(10_005) == 39  # the first ten went before
+    assert not peer.connection._waiting
+
+
+def test_clients_that_take_nothing_share_one_bound() -> None:
+    limits, traffic = Limits(congested_bytes=100_000, congested_bytes_of_all=150_000), Traffic()
+    peers = [with_large(limits, traffic) for _ in range(20)]
+    for peer, _ in peers:
+        for number in range(1, 101, 2):
+            peer.call(number, b"q", "/test.Test/Large")
+        written(peer)
+    assert sum(large.made for _, large in peers) <= 16 + 20  # what is shared, and one for each
+    for peer, _ in peers:
+        peer.connection.lost()
+    assert traffic.queued_bytes == 0

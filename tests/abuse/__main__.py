@@ -1,0 +1,74 @@
+"""python -m tests.abuse: each attack on a real member, what it cost in memory, and what another client felt.
+
+A client puts one after the other, for a while without an attack and then beside each. Its p99 depends on what else
+the machine does, so it is shown here and asserted nowhere; memory is a test's (tests/abuse/test_abuse.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.figures import percentile
+from benchmarks.raw_client import RawConnection
+from benchmarks.unary import PUT
+from kvstore.demo.cluster import LocalCluster, server_program
+from kvstore.demo.processes import Programs
+from kvstore.pb.etcdserverpb_pb2 import PutRequest
+from tests.abuse.attacks import ATTACKS, carried_out
+from tests.abuse.victim import Memory, fill
+
+QUIET_S = 3.0
+
+
+async def puts(connection: RawConnection, took: list[float]) -> None:
+    put = PutRequest(key=b"neighbour", value=b"v" * 100).SerializeToString()
+    while True:
+        began = time.perf_counter()
+        await connection.ask(PUT, put)
+        took.append(time.perf_counter() - began)
+        await asyncio.sleep(0.001)
+
+
+async def run(server: str) -> Table:
+    table = Table("attack", "sent", "memory", "puts beside it", "p99", "ended with", title=server)
+    with tempfile.TemporaryDirectory(prefix="kvstore-abuse-") as folder:
+        async with Programs() as programs:
+            cluster = await LocalCluster.start(server_program(server), Path(folder), programs, 1)
+            (member,) = cluster.members
+            await fill(member.endpoint)
+            connection = await RawConnection.connect(member.endpoint)
+            took: list[float] = []
+            neighbour = asyncio.ensure_future(puts(connection, took))
+            await asyncio.sleep(QUIET_S)
+            normal = percentile(took, 0.99)
+            table.add_row("none", "", "", f"{len(took):,}", f"{1e3 * normal:.1f} ms", "")
+            assert member.program is not None
+            for name in ATTACKS:
+                took.clear()
+                async with Memory.watching(member.program.pid) as memory:
+                    report = await carried_out(name, member.endpoint)
+                p99 = percentile(took, 0.99) if took else float("nan")
+                table.add_row(
+                    *(name, f"{report.sent_bytes / 2**20:.1f} MiB", f"+{memory.growth_mb:.0f} MiB"),
+                    *(f"{len(took):,}", f"{1e3 * p99:.1f} ms, {p99 / normal:.1f} x", report.ended[:40]),
+                )
+                await asyncio.sleep(0.5)
+            neighbour.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await neighbour
+            connection.close()
+    return table
+
+
+if __name__ == "__main__":
+    Console(width=None if sys.stdout.isatty() else 140).print(
+        asyncio.run(run(sys.argv[1] if len(sys.argv) > 1 else "kvstore"))
+    )
