@@ -68,6 +68,8 @@ class Config:
     peer_tls: TlsSettings
     metrics: str  # "basic", or "extensive": every call is timed
     listen_metrics_urls: tuple[Url, ...]
+    corrupt_check_s: float  # how often the leader compares what members hold; 0: never
+    initial_corrupt_check: bool  # compare with the others before serving anybody
     auto_disarm: bool  # the NOSPACE alarm goes by itself when there is space again
     warning_apply_s: float  # a log entry or a range that takes longer is told in the log; 0: never
     warning_unary_request_s: float
@@ -172,6 +174,12 @@ def _origins(text: str) -> tuple[str, ...]:
     return _names(text)
 
 
+def _gates(text: str) -> frozenset[str]:
+    """The feature gates that are on, of Name=true,Other=false. Raises ValueError."""
+    given = [pair.partition("=") for pair in text.split(",") if pair]
+    return frozenset(name.strip() for name, _, value in given if _switch(value))
+
+
 def _one_of(*allowed: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in allowed:
@@ -200,6 +208,8 @@ class Flag:
 
 
 PROGRESS_FLAG = "experimental-watch-progress-notify-interval"
+CORRUPT_FLAG = "experimental-corrupt-check-time"
+INITIAL_CORRUPT_FLAG = "experimental-initial-corrupt-check"
 WARNING_APPLY_FLAG = "experimental-warning-apply-duration"
 WARNING_UNARY_FLAG = "experimental-warning-unary-request-duration"
 FLAGS: dict[str, Flag] = {
@@ -216,6 +226,10 @@ FLAGS: dict[str, Flag] = {
     "election-timeout": Flag("1000", _positive, "milliseconds without a leader before an election"),
     "snapshot-count": Flag("10000", _positive, "commands applied between trims of the log"),
     "quota-backend-bytes": Flag("0", int, "size at which writes are refused (0: 2 GiB, -1: none)"),
+    CORRUPT_FLAG: Flag("0s", parse_duration, "how often the leader compares what members hold (0: never)"),
+    "corrupt-check-time": Flag("0s", parse_duration, "the same, as etcd 3.6 calls it"),
+    INITIAL_CORRUPT_FLAG: Flag("false", _switch, "compare with the other members before serving anybody"),
+    "feature-gates": Flag("", _gates, "etcd 3.6's: InitialCorruptCheck=true has a meaning"),
     "auto-disarm": Flag("true", _switch, "take the NOSPACE alarm back when there is space again"),
     "max-request-bytes": Flag("1572864", _positive, "largest request"),
     "max-txn-ops": Flag("128", _positive, "most operations in one transaction"),
@@ -245,7 +259,7 @@ FLAGS |= {name: Flag(default, _KINDS[kind], text) for name, (kind, default, text
 _IGNORED_SWITCHES = frozenset(
     "initial-election-tick-advance socket-reuse-port socket-reuse-address pre-vote"
     " enable-v2 enable-pprof enable-log-rotation debug"
-    " experimental-enable-distributed-tracing experimental-initial-corrupt-check"
+    " experimental-enable-distributed-tracing"
     " experimental-enable-lease-checkpoint experimental-enable-lease-checkpoint-persist"
     " experimental-txn-mode-write-with-shared-buffer"
     " experimental-memory-mlock experimental-compact-hash-check-enabled"
@@ -258,9 +272,8 @@ _IGNORED_VALUES = frozenset(
     " max-concurrent-streams client-cert-file client-key-file"
     " experimental-distributed-tracing-address experimental-distributed-tracing-service-name"
     " experimental-distributed-tracing-instance-id experimental-distributed-tracing-sampling-rate"
-    " experimental-corrupt-check-time experimental-compaction-batch-limit"
+    " experimental-compaction-batch-limit"
     " experimental-compaction-sleep-interval"
-    " feature-gates"
     " experimental-bootstrap-defrag-threshold-megabytes experimental-compact-hash-check-time"
     " experimental-snapshot-catchup-entries proxy proxy-failure-wait"
     " proxy-refresh-interval proxy-dial-timeout proxy-write-timeout proxy-read-timeout".split()
@@ -398,6 +411,9 @@ def _settle(values: dict[str, Any], given: Mapping[str, str], ignored: tuple[str
         log_format=values["log-format"],
         metrics=values["metrics"],
         listen_metrics_urls=values["listen-metrics-urls"],
+        corrupt_check_s=values[CORRUPT_FLAG] or values["corrupt-check-time"],
+        initial_corrupt_check=values[INITIAL_CORRUPT_FLAG]
+        or "InitialCorruptCheck" in values["feature-gates"],
         auto_disarm=values["auto-disarm"],
         warning_apply_s=values[WARNING_APPLY_FLAG],
         warning_unary_request_s=values[WARNING_UNARY_FLAG],

@@ -45,6 +45,7 @@ from kvstore.http.server import HttpServer
 from kvstore.pb.etcdserverpb_pb2 import CompactionRequest, Member
 from kvstore.pb.internal_pb2 import ConfigContext, MemberRecord, PeerHello, PeerWelcome
 from kvstore.replication.auto_compaction import AutoCompaction
+from kvstore.replication.corruption import gather
 from kvstore.replication.disk import RealDisk
 from kvstore.replication.driver import FORWARD, Driver, DriverOptions
 from kvstore.replication.lease_keeper import RENEW, LeaseKeeper
@@ -58,6 +59,7 @@ from kvstore.replication.snapshots import SnapshotExchange
 from kvstore.replication.wal import Wal, WalError, WalMetadata
 from kvstore.replication.wal_writer import WalWriter
 from kvstore.rpc import Methods
+from kvstore.state.kv_hash import KvHash
 from kvstore.state.machine import MAP_BYTES, StateMachine, stored_conf
 from kvstore.tls.contexts import TlsError
 from kvstore.tls.dialing import Dialing
@@ -406,7 +408,28 @@ class MemberProcess:
         mode, retention = config.auto_compaction
         self._auto_compaction = AutoCompaction(mode, retention, now=loop.time())
 
+    async def _compare_with_the_others(self) -> None:
+        """--experimental-initial-corrupt-check: a member whose data differ from another's serves nobody."""
+        loop, deadline = self._loop, self._loop.time() + self.config.request_timeout_s
+        peers = self.transport.peer_ids
+        while loop.time() < deadline and not all(map(self.transport.connected, peers)):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)  # those that are down are left out
+        asked: asyncio.Future[dict[int, KvHash]] = loop.create_future()
+        gather(self.machine, self.transport, self.member_id, loop.call_soon, asked.set_result)
+        found = await asked
+        own = found.pop(self.member_id, None)
+        others = [each for each in found.values() if own and each.compact_revision == own.compact_revision]
+        if own is not None and any(each.value != own.value for each in others):
+            self.fail(
+                f"{self.member_id:x} found data inconsistency with peers: at revision {own.revision} it holds"
+                f" {own.value:08x}, others hold {', '.join(sorted(f'{each.value:08x}' for each in others))};"
+                f" remove the member and its data directory {self.config.data_dir}, and add it again"
+            )
+        log.info("initial corruption checking passed; no corruption", compared_with=len(others))
+
     async def _serve_clients(self, sockets: list[socket.socket]) -> None:
+        if self.config.initial_corrupt_check:
+            await self._compare_with_the_others()
         context = Context(
             config=self.config,
             driver=self.driver,

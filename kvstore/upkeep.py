@@ -16,6 +16,7 @@ from kvstore.http.pages import Route
 from kvstore.metrics.page import MetricsPage
 from kvstore.metrics.serving import METRICS, MetricsServer
 from kvstore.metrics.sources import Beats, Sources
+from kvstore.replication.corruption import HASH_KV, CorruptionCheck
 from kvstore.replication.round_trips import ROUND_TRIP, RoundTrips
 from kvstore.replication.space_alarm import SpaceAlarm
 from kvstore.wire.traffic import Traffic
@@ -61,6 +62,13 @@ class Upkeep:
         self._loop = asyncio.get_running_loop()
         self._beats = Beats(config.heartbeat_interval_ms / 1000)
         self._space_alarm = SpaceAlarm(context.driver, context.machine, auto_disarm=config.auto_disarm)
+        self._corruption = CorruptionCheck(
+            context.driver,
+            context.machine,
+            transport,
+            interval_s=config.corrupt_check_s,
+            call_soon=self._loop.call_soon,
+        )
         self._round_trips = RoundTrips(transport, clock=time.perf_counter)
         context.machine.meter.slow_apply_s = config.warning_apply_s or float("inf")
         sources = Sources(
@@ -88,11 +96,15 @@ class Upkeep:
         self._beats.tick(now, self._context.driver.is_leader)
         self._round_trips.tick(now)
         self._space_alarm.tick(now)
+        self._corruption.tick(now)
 
     def serves(self, kind: int, payload: bytes, reply: Reply) -> bool:
         """Another member's question, where it is one for this."""
         if kind == ROUND_TRIP:
             reply(b"")
+            return True
+        if kind == HASH_KV:
+            self._corruption.serve(payload, reply)
             return True
         return False
 

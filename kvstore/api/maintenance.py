@@ -22,6 +22,7 @@ from kvstore.pb.etcdserverpb_pb2 import (
     StatusResponse,
 )
 from kvstore.rpc import Methods, Status, UnaryCall, UnaryMethod
+from kvstore.state.kv_hash import HashTask
 from kvstore.version import CLUSTER_VERSION, ETCD_VERSION
 from raft import ConfState
 from raft.quorum import voters_of
@@ -97,14 +98,30 @@ class MaintenanceService:
         request = parse(call, HashKVRequest, data)
         if request is None:
             return
-        machine = self._context.machine
         try:
-            value, compact_revision, revision = machine.hash_kv(request.revision)
+            task = HashTask(self._context.machine.keyspace, request.revision)
         except errors.StoreError as problem:
             fail(call, problem)
             return
-        reply = HashKVResponse(hash=value, compact_revision=compact_revision, hash_revision=revision)
-        call.reply(self._context.header(machine.revision) + reply.SerializeToString())
+        self._hash_on(call, task)
+
+    def _hash_on(self, call: UnaryCall, task: HashTask) -> None:
+        """A slice, and the next one when the loop has looked after everybody else."""
+        if call.cancelled:
+            return
+        context = self._context
+        try:
+            found = task.step()
+        except errors.StoreError as problem:
+            fail(call, problem)
+            return
+        if found is None:
+            context.call_later(0, lambda: self._hash_on(call, task))
+            return
+        reply = HashKVResponse(
+            hash=found.value, compact_revision=found.compact_revision, hash_revision=found.revision
+        )
+        call.reply(context.header(context.machine.revision) + reply.SerializeToString())
 
     def alarm(self, call: UnaryCall, data: bytes) -> None:
         request = parse(call, AlarmRequest, data)

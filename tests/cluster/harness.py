@@ -82,6 +82,10 @@ class Calls:
             "/etcdserverpb.Maintenance/HashKV", pb.HashKVRequest(revision=revision), pb.HashKVResponse, 20.0
         )
 
+    def alarms(self) -> list[pb.AlarmMember]:
+        reply = self._call("/etcdserverpb.Maintenance/Alarm", pb.AlarmRequest(), pb.AlarmResponse, 5.0)
+        return list(reply.alarms)
+
     def close(self) -> None:
         self._channel.close()
 
@@ -118,10 +122,11 @@ class MemberHandle:
     def endpoint(self) -> str:
         return f"127.0.0.1:{self.client_port}"
 
-    def start(self) -> None:
+    def start(self, *more: str) -> None:
+        """more: flags for this time only."""
         assert self.process is None, f"{self.name} runs already"
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen([*KVSTORE, *self._flags], stdout=log, stderr=log)
+            self.process = subprocess.Popen([*KVSTORE, *self._flags, *more], stdout=log, stderr=log)
 
     def kill(self) -> None:
         """kill -9."""
