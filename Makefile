@@ -22,7 +22,7 @@ demo: $(STAMP)   ## a container announces, a proxy routes, a leader dies, nothin
 	$(BIN)/python -m kvstore.demo $(if $(KEEP),--keep)
 
 test: $(STAMP)   ## all tests
-	PYTHONHASHSEED=1 $(BIN)/python -m tests.simulation --first-seed 1 --seeds $(or $(SEEDS),2000)
+	PYTHONHASHSEED=1 $(BIN)/python -m tests.simulation --first-seed 1 --seeds $(or $(SEEDS),1000)
 	$(BIN)/python -m pytest tests -n 2 --dist loadfile
 
 check: $(STAMP)  ## format, lint and types; writes nothing

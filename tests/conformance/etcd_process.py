@@ -1,6 +1,7 @@
 """Real servers for tests: one or three members on loopback, each a process of its own.
 
-server="etcd" runs the reference; server="kvstore" runs this project's own with the same flags. Where CI is
+server="etcd" runs the reference; server="kvstore" runs this project's own with the same flags, and "mounted" the
+same with grpc.aio in place of our wire/ (mounted.py). Where CI is
 set, a missing program is a failure; elsewhere the test is skipped.
 """
 
@@ -25,10 +26,13 @@ import pytest
 
 from kvstore.demo.processes import free_ports
 
-Server = Literal["etcd", "kvstore"]
-# The servers the client tests run against: both, or one as in TEST_SERVERS=kvstore.
+Server = Literal["etcd", "kvstore", "mounted"]
+# The servers the suite runs against: all, or some as in TEST_SERVERS=kvstore.
 SERVERS = [name for name in os.environ.get("TEST_SERVERS", "etcd,kvstore").split(",") if name]
+# What is about calls and their answers, and not about processes and sockets, also against the third.
+SUITE = [*SERVERS, *([] if "TEST_SERVERS" in os.environ else ["mounted"])]
 READY_LIMIT_S = 30.0
+MOUNTED = "tests.conformance.mounted"
 QUICK_ELECTIONS = ("--heartbeat-interval", "30", "--election-timeout", "300")
 
 
@@ -42,6 +46,7 @@ class Member:
     log_path: Path
     process: subprocess.Popen[bytes] | None = field(default=None)
     ready_limit_s: float = READY_LIMIT_S
+    probes: str = ""  # where /health is, if not at the endpoint
 
     def flag(self, name: str) -> str:
         """The value of one of its flags."""
@@ -93,7 +98,8 @@ class Member:
             if self.process is not None and self.process.poll() is not None:
                 raise AssertionError(f"{self.name} exited with {self.process.returncode}:\n{self.log_tail()}")
             with contextlib.suppress(OSError, ValueError):
-                if b'"true"' in urllib.request.urlopen(f"http://{self.endpoint}/health", timeout=2).read():
+                url = f"http://{self.probes or self.endpoint}/health"
+                if b'"true"' in urllib.request.urlopen(url, timeout=2).read():
                     return
             time.sleep(0.02)
         raise AssertionError(f"{self.name} is not ready after {limit_s} s:\n{self.log_tail()}")
@@ -154,6 +160,8 @@ async def until(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
 
 
 def program_path(server: Server) -> str:
+    if server == "mounted":
+        return MOUNTED
     return require_program(_reference("etcd") if server == "etcd" else _beside_python("kvstore"), server)
 
 
@@ -188,14 +196,19 @@ def _plan(program: str, size: int, flags: Sequence[str], directory: Path) -> Clu
     members = []
     for name, port, peer in zip(names, ports[:size], peers):
         client = f"http://127.0.0.1:{port}"
+        run = [program]
+        probes = ""
+        if program == MOUNTED:
+            probes = f"127.0.0.1:{free_ports(1)[0]}"
+            run = [sys.executable, "-m", MOUNTED, "--listen-metrics-urls", f"http://{probes}"]
         command = [
-            *(program, "--name", name, "--data-dir", str(directory / name)),
+            *(*run, "--name", name, "--data-dir", str(directory / name)),
             *("--listen-client-urls", client, "--advertise-client-urls", client),
             *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
             *("--initial-cluster", initial, "--initial-cluster-token", f"test-{ports[0]}"),
             *("--log-level", "warn", *flags),
         ]
-        members.append(Member(name, f"127.0.0.1:{port}", command, directory / f"{name}.log"))
+        members.append(Member(name, f"127.0.0.1:{port}", command, directory / f"{name}.log", probes=probes))
     return Cluster(members)
 
 

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from kvstore.client import Client, Compare, Op, PutResult, RangeResult, TxnResult, errors
-from tests.conformance.etcd_process import SERVERS, Cluster, running_cluster
+from tests.conformance.etcd_process import SUITE, Cluster, running_cluster
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+@pytest.fixture(scope="module", params=SUITE)
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     with running_cluster(request.param) as running:
         yield running

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from kvstore.client import Client, Event, Op, Watch, errors
-from tests.conformance.etcd_process import SERVERS, Cluster, running_cluster
+from tests.conformance.etcd_process import SUITE, Cluster, running_cluster
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+@pytest.fixture(scope="module", params=SUITE)
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     flags = ("--experimental-watch-progress-notify-interval", "100ms", "--max-request-bytes", "1048576")
     with running_cluster(request.param, flags=flags) as running:

@@ -12,12 +12,12 @@ import pytest
 from kvstore.client import Client
 from kvstore.pb import v3electionpb_pb2 as election
 from kvstore.pb import v3lockpb_pb2 as lock
-from tests.conformance.etcd_process import SERVERS, Server, running_cluster
+from tests.conformance.etcd_process import SUITE, Server, running_cluster
 
 PATIENCE_S = 15.0
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+@pytest.fixture(scope="module", params=SUITE)
 def endpoint(request: pytest.FixtureRequest) -> Iterator[str]:
     server: Server = request.param
     with running_cluster(server) as cluster:

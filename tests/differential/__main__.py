@@ -1,4 +1,4 @@
-"""python -m tests.differential [--calls N] [--seed N]
+"""python -m tests.differential [--calls N] [--seed N] [--server kvstore|mounted]
 
 Gives generated calls to etcd 3.5.1 and to a member of ours, until so many were made or one was answered differently.
 That one is made as small as it gets, and printed. Exit status 1 then.
@@ -21,10 +21,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.differential", description=__doc__)
     parser.add_argument("--calls", type=int, default=200_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--server", default="kvstore", choices=("kvstore", "mounted"), help="which of ours")
     options = parser.parse_args()
     columns = (TextColumn("calls"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     found, seed = "", options.seed
-    with running_pair() as pair, Progress(*columns, console=Console(stderr=True)) as progress:
+    with running_pair(options.server) as pair, Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("calls", total=options.calls)
         while not found and pair.calls.total() < options.calls:
             found = find_difference(pair, seed, EXAMPLES)

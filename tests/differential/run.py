@@ -19,7 +19,7 @@ import grpc
 import hypothesis
 
 from kvstore.pb import etcdserverpb_pb2 as pb
-from tests.conformance.etcd_process import running_cluster
+from tests.conformance.etcd_process import Server, running_cluster
 from tests.differential.calls import Step, sequences
 
 TIMEOUT_S = 10.0
@@ -199,8 +199,8 @@ class Pair:
 
 
 @contextmanager
-def running_pair() -> Iterator[Pair]:
-    with running_cluster("kvstore") as ours, running_cluster("etcd") as reference:
+def running_pair(server: Server = "kvstore") -> Iterator[Pair]:
+    with running_cluster(server) as ours, running_cluster("etcd") as reference:
         pair = Pair(ours.endpoints[0], reference.endpoints[0])
         try:
             yield pair

@@ -57,6 +57,11 @@ class Schedule:
         self.seed = seed
         self.random = Random(seed)
         self.options = Options.draw(self.random)
+        # Drawn apart from all else, so that a schedule without such hints is the one it was before there were any.
+        self._hints = Random(f"{seed} leader gone")
+        self._gone = (
+            self._hints.uniform(0, 0.05) if self._hints.random() < 0.4 else 0.0
+        )  # "your leader is gone"
         self.events_max = events
         self.events = 0
         self.now = 0.0
@@ -179,7 +184,7 @@ class Schedule:
             self._step(node, lambda: raw.transfer_leadership(to))
         if random.random() < options.membership:
             self._change_membership(random)
-        if random.random() < options.gone:
+        if self._hints.random() < self._gone:
             self._report_gone(node)
 
     def _crash_one_that_writes(self, random: Random) -> None:
@@ -261,9 +266,9 @@ class Schedule:
         if node.disk.writing:
             hit("crash with writes under way")
         node.crash()
-        if self.options.gone:
+        if self._gone:
             for other in self.ids:
-                self.at(self.random.uniform(0.01, 2), partial(self._report_gone, self.nodes[other], node.id))
+                self.at(self._hints.uniform(0.01, 2), partial(self._report_gone, self.nodes[other], node.id))
         self.at(self.random.uniform(0.5, 30), lambda: self._restart(node))
 
     def _restart(self, node: SimNode) -> None:

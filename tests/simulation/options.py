@@ -29,7 +29,6 @@ class Options:
     clog: float
     crash_writing: float
     crash_new_leader: float
-    gone: float  # a node is told that its leader is gone, rightly or not
     hunt_leaders: bool  # faults strike leaders and candidates, when there are any
 
     @classmethod
@@ -58,5 +57,4 @@ class Options:
             crash_writing=sometimes(0.03, 0.4),
             crash_new_leader=sometimes(0.6, 0.25),
             hunt_leaders=random.random() < 0.5,
-            gone=sometimes(0.05, 0.4),
         )
