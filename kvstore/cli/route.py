@@ -8,7 +8,12 @@ import click
 
 from kvstore.cli.options import Noun
 
-MODULES = ("builtin", "haproxy", "template")  # below kvstore.cli.routes; the module's attribute is its name
+MODULES = (
+    "builtin",
+    "dns",
+    "haproxy",
+    "template",
+)  # below kvstore.cli.routes; the module's attribute is its name
 
 
 class Routes(Noun):

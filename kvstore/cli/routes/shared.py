@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,39 +27,65 @@ def _check_service(_: click.Context, __: click.Parameter, value: str) -> str:
         raise click.BadParameter(problem.reason) from None
 
 
+def _check_services(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    return tuple(_check_service(context, parameter, value) for value in values)
+
+
+keep_empty = click.option(
+    "--keep-empty",
+    type=Duration(),
+    default=DEFAULT_KEEP_S,
+    show_default=f"{DEFAULT_KEEP_S:g}s",
+    help="When two or more instances vanish in one moment and none is left, keep them this long; 0: never.",
+)
+services = click.option(
+    "--service",
+    required=True,
+    multiple=True,
+    callback=_check_services,
+    help="Whose ready instances to route to; may be repeated.",
+)
+
+
 def common(command: Any) -> Any:
-    for option in (
-        click.option(
-            "--service", required=True, callback=_check_service, help="Whose ready instances to route to."
-        ),
-        click.option(
-            "--keep-empty",
-            type=Duration(),
-            default=DEFAULT_KEEP_S,
-            show_default=f"{DEFAULT_KEEP_S:g}s",
-            help="When two or more instances vanish in one moment and none is left, keep them this long; 0: never.",
-        ),
-    ):
-        command = option(command)
-    return command
+    one = click.option(
+        "--service", required=True, callback=_check_service, help="Whose ready instances to route to."
+    )
+    return keep_empty(one(command))
 
 
 async def follow(
     settings: Settings, options: dict[str, Any], driver: Any, run: Callable[[asyncio.Event], Awaitable[int]]
 ) -> int:
     """run begins when the driver has its first set, or when that takes too long; it ends with a signal."""
+    return await follow_all(settings, {options["service"]: driver}, options["keep_empty"], run)
+
+
+async def follow_all(
+    settings: Settings,
+    drivers: Mapping[str, Any],
+    keep_s: float,
+    run: Callable[[asyncio.Event], Awaitable[int]],
+) -> int:
+    """The same for several services, each with its driver."""
     from kvstore.routing.follow import Follower
 
     with stop_signal() as stopped:
         try:
             async with client_maker(settings)() as client, asyncio.TaskGroup() as group:
-                follower = Follower(client, options["service"], driver, keep_s=options["keep_empty"])
-                following = group.create_task(follower.run(), name="follow")
+                followers = [
+                    Follower(client, name, driver, keep_s=keep_s) for name, driver in drivers.items()
+                ]
+                following = [group.create_task(each.run(), name="follow") for each in followers]
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(FIRST_LIST_S):
-                        await follower.listed.wait()
+                        for follower in followers:
+                            await follower.listed.wait()
                 status = await run(stopped)
-                following.cancel()
+                for task in following:
+                    task.cancel()
         except* CommandFailed as failed:
             raise failed.exceptions[0] from None
         except* ValueError as problem:  # an endpoint that cannot be read
