@@ -83,6 +83,7 @@ VERSUS: dict[str, tuple[str, str]] = {
     "services watch": (OURS, ""),
     "drain": (OURS, ""),
     "route builtin": (OURS, ""),
+    "route dns": (OURS, "needs dnspython: `pip install 'kvstore[dns]'`"),
     "route haproxy": (OURS, ""),
     "route template": (OURS, "needs Jinja2: `pip install 'kvstore[template]'`"),
     "completion": ("3.5", "click's scripts; `powershell` needs click 8.5"),

@@ -45,7 +45,7 @@ async def test_dig_is_told_who_is_ready(own: Bench) -> None:
     await told(["127.0.0.1"])
     assert await dig("+tcp", name, "A") == ["127.0.0.1"]
     (located,) = await dig(f"_{own.service}._tcp.kv.internal", "SRV")
-    priority, weight, port, target = located.split()
+    priority, weight, _, target = located.split()
     assert (priority, weight, target) == ("0", "100", f"127-0-0-1.{name}.")
     assert await dig(target, "A") == ["127.0.0.1"]
     own.kill_web("a")
