@@ -23,6 +23,9 @@ def main(
 ) -> int:
     """0 when no figure is worse than WORSE times its record. What seems to be is measured again: one disturbed
     turn on a shared machine is no regression, three runs in a row are."""
+    if not options.record and not RECORD.exists():
+        console.print(f"there is no {RECORD} yet: python -m benchmarks --smoke --record makes it")
+        return 1
     options.quick, options.turns = True, max(2, options.turns)
     best: dict[str, float] = {}
     record = {} if options.record else json.loads(RECORD.read_text())
