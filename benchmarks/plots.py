@@ -59,7 +59,7 @@ def _overview(figures: Sequence[Figure], path: Path) -> Path:
     for at, value in enumerate(values):
         side = "left" if value >= 1 else "right"
         axes.annotate(
-            f"{value:.2g}×", (value, at), (3 if value >= 1 else -3, 0), textcoords="offset points",
+            f"{value:,.0f}×" if value >= 10 else f"{value:.2g}×", (value, at), (3 if value >= 1 else -3, 0), textcoords="offset points",
             ha=side, va="center", fontsize=8,
         )  # fmt: skip
     axes.set_xscale("log", base=2)
@@ -67,7 +67,7 @@ def _overview(figures: Sequence[Figure], path: Path) -> Path:
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_yticks(range(len(rows)), [f"{one.group}: {one.name}" for one in rows])
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}×")
-    axes.set_xlabel("times better than etcd in the same run: right of the line kvstore leads")
+    axes.set_xlabel("times better than etcd in the same run")
     return _save(canvas, path)
 
 
