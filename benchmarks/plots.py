@@ -59,9 +59,14 @@ def _overview(figures: Sequence[Figure], path: Path) -> Path:
     for at, value in enumerate(values):
         side = "left" if value >= 1 else "right"
         axes.annotate(
-            f"{value:,.0f}×" if value >= 10 else f"{value:.2g}×", (value, at), (3 if value >= 1 else -3, 0), textcoords="offset points",
-            ha=side, va="center", fontsize=8,
-        )  # fmt: skip
+            f"{value:,.0f}×" if value >= 10 else f"{value:.2g}×",
+            (value, at),
+            (3 if value >= 1 else -3, 0),
+            textcoords="offset points",
+            ha=side,
+            va="center",
+            fontsize=8,
+        )
     axes.set_xscale("log", base=2)
     axes.margins(x=0.12, y=0.01)
     axes.axvline(1, color="black", linewidth=0.8)
