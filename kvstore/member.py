@@ -79,6 +79,7 @@ SWITCH_INTERVAL_S = (
 )
 STOP_GRACE_S = 0.5
 TRANSFER_PATIENCE_S = 0.5
+JOIN_PATIENCE_S = 10.0  # for somebody of the cluster to answer a member that is new
 REMOVED = 17  # one-way between members: you were removed
 REMOVED_GRACE_S = 2.0
 REMOVED_TEXT = (
@@ -241,13 +242,22 @@ class MemberProcess:
         )
 
     async def _ask_cluster(self) -> PeerWelcome:
-        """Who the running cluster is, from whichever of its members answers first."""
+        """Who the running cluster is, from whichever of its members answers first. One that is just being started,
+        stopped or starved does not answer at once."""
         config, hello = self.config, PeerHello(channel="members")
         asked = [u for name, urls in config.initial_cluster.items() if name != config.name for u in urls]
-        for url in asked:
-            welcome = await probe(url, hello, self._security)
-            if welcome is not None and welcome.members:
-                return welcome
+        deadline, pause_s = self._loop.time() + JOIN_PATIENCE_S, 0.05
+        while asked:
+            for url in asked:
+                welcome = await probe(url, hello, self._security)
+                if welcome is not None and welcome.members:
+                    return welcome
+            if self._loop.time() + pause_s > deadline:
+                break
+            if pause_s == 0.05:
+                log.info("waiting for a member of the cluster to answer", urls=asked)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, 1.0)
         raise MemberFailed(
             f"could not retrieve cluster information from the given URLs: {', '.join(asked) or 'none given'}"
         )

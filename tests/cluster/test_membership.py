@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import re
+import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator
@@ -130,7 +131,11 @@ def grow(cluster: TestCluster, folder: Path, name: str, ports: tuple[int, int]) 
     refused = etcdctl(cluster, "member", "promote", member_id)
     assert refused.returncode != 0 or member.has_logged("ready to serve client requests")
     member.start()
-    done(cluster, "member", "promote", member_id)
+    try:
+        done(cluster, "member", "promote", member_id)
+    except AssertionError as problem:
+        said = "\n".join(member.log_path.read_text().splitlines()[-20:])
+        raise AssertionError(f"{problem}\n{name} is at {member.status()} and said last:\n{said}") from None
     if len(cluster.members) > 2:  # of two voters none can be missed
         member.kill()
         member.start()
@@ -187,6 +192,24 @@ async def test_grown_and_shrunk_under_load(tmp_path: Path) -> None:
         assert len(hashes) == 1
         async with Client(cluster.endpoints) as client:
             assert int((await client.get("counter")).kvs[0].value) >= seen.acknowledged
+
+
+def test_a_member_joins_a_cluster_that_is_slow_to_answer(tmp_path: Path) -> None:
+    """The only one to ask is stopped while the new one starts, for longer than a connection may take."""
+    ports = free_ports(2)
+    with running(tmp_path, size=1) as cluster:
+        (first,) = cluster.members
+        member, _ = add(cluster, tmp_path, "n2", (ports[0], ports[1]))
+        assert first.process is not None
+        first.process.send_signal(signal.SIGSTOP)
+        try:
+            member.start()
+            wait_for(
+                lambda: member.has_logged("waiting for a member of the cluster to answer"), "it asks again"
+            )
+        finally:
+            first.process.send_signal(signal.SIGCONT)
+        wait_for(lambda: (s := member.status()) is not None and s.leader and s.isLearner, "n2 has joined")
 
 
 async def test_a_removed_member_never_comes_back(tmp_path: Path) -> None:
