@@ -167,7 +167,7 @@ def _handle_append_response(raft: Raft, message: AppendResponse, progress: Progr
     elif progress.state == ProgressState.SNAPSHOT and progress.match >= progress.pending_snapshot:
         progress.become_probe()
         progress.become_replicate()
-    if advanced:
+    if advanced and message.index > log.committed:
         maybe_commit(raft)
     if message.sender == raft.transfer_to and progress.match == log.last_index:
         raft.send(TimeoutNow(raft.id, message.sender, raft.term))
@@ -179,7 +179,8 @@ def self_written(raft: Raft) -> None:
     if own is not None and raft.log.durable > own.match:
         own.match = raft.log.durable
         own.next = own.match + 1
-        maybe_commit(raft)
+        if own.match > raft.log.committed:
+            maybe_commit(raft)
 
 
 def maybe_commit(raft: Raft) -> None:
@@ -202,12 +203,22 @@ def _handle_read_acknowledgement(raft: Raft, message: HeartbeatResponse) -> None
 
 
 def flush(raft: Raft) -> None:
-    """Before a Ready is taken: starts the reads that joined and sends each follower what it lacks."""
-    _start_reads(raft)
-    for node in membership.peers(raft.conf, raft.id):
-        progress = raft.progress[node]
+    """Before a Ready is taken: starts the reads that joined and sends each follower what it lacks. Asked several
+    times a put, so a follower that lacks nothing costs a few comparisons and no call."""
+    if raft.reads.joining:
+        _start_reads(raft)
+    log = raft.log
+    last, committed = log.last_index, log.committed
+    for node, progress in raft.followers():
+        if (
+            progress.next > last
+            and progress.state is ProgressState.REPLICATE
+            and not progress.needs_nudge
+            and (progress.commit_sent >= committed or progress.commit_sent >= progress.match)
+        ):
+            continue
         sent = _send_appends(raft, node, progress)
-        commit = min(progress.match, raft.log.committed)
+        commit = min(progress.match, committed)
         if not sent and commit > progress.commit_sent:
             raft.send(CommitNotice(raft.id, node, raft.term, commit))
             progress.commit_sent = commit

@@ -11,12 +11,14 @@ def _committed(voters: Collection[NodeID], match: Callable[[NodeID], Index]) -> 
     """The highest index a majority of voters has reached; None where there are no voters to ask."""
     if not voters:
         return None
-    reached = sorted((match(node) for node in voters), reverse=True)
+    reached = sorted(map(match, voters), reverse=True)
     return reached[len(reached) // 2]
 
 
 def committed_index(conf: ConfState, match: Callable[[NodeID], Index]) -> Index:
     """The highest index that a majority of each half of conf has reached."""
+    if not conf.voters_outgoing:
+        return _committed(conf.voters, match) or 0
     halves = [_committed(conf.voters, match), _committed(conf.voters_outgoing, match)]
     return min((index for index in halves if index is not None), default=0)
 

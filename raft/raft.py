@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from raft import candidate, follower, leader, quorum
+from raft import candidate, follower, leader, membership, quorum
 from raft.log import RaftLog
 from raft.messages import (
     AppendEntries,
@@ -89,6 +89,8 @@ class Raft:
         self.election_timeout = 0
         self.votes: dict[NodeID, bool] = {}
         self.progress: dict[NodeID, Progress] = {}
+        self._followers: list[tuple[NodeID, Progress]] = []
+        self._followers_of: tuple[ConfState | None, dict[NodeID, Progress] | None] = (None, None)
         self.reads = LeaderReads()
         self.uncommitted_bytes = 0
         self.transfer_to: NodeID = NOBODY
@@ -106,6 +108,15 @@ class Raft:
     def conf(self) -> ConfState:
         """The configuration in force: the newest in the log."""
         return self.log.conf
+
+    def followers(self) -> list[tuple[NodeID, Progress]]:
+        """A leader's: everybody else in the configuration in force, ascending, with what is known of them. Kept
+        until one of both is replaced: hashing a configuration for each look was a tenth of a lone put."""
+        conf, progress = self.log.conf, self.progress
+        if self._followers_of[0] is not conf or self._followers_of[1] is not progress:
+            self._followers_of = (conf, progress)
+            self._followers = [(node, progress[node]) for node in membership.peers(conf, self.id)]
+        return self._followers
 
     def hard_state(self) -> HardState:
         return HardState(self.term, self.vote, self.log.committed)

@@ -57,6 +57,8 @@ class Log(Protocol):
         sync: bool,
     ) -> None: ...
 
+    def note(self, number: int, hard_state: HardState) -> None: ...
+
     def release(self, index: int) -> None:
         """Entries up to index are no longer needed after a restart."""
 
@@ -357,8 +359,10 @@ class Driver:
         self._scheduled = False
         if self._stopped:
             return
-        self._propose_batches()
-        self._start_reads()
+        if self.outbox.is_filling or self._forwarded:
+            self._propose_batches()
+        if self._reads.is_joined:
+            self._start_reads()
         node = self.node
         while node.has_ready():
             self._carry_out()
@@ -413,9 +417,13 @@ class Driver:
             if entry.kind == EntryKind.CONFIG:
                 self._tell_config(entry, applied=False)
         dependent = ready.messages_after_persist
-        if ready.must_sync or self._after_persist:
+        if ready.must_sync or (dependent and self._after_persist):
             self._after_persist[ready.number] = dependent
             self._log.submit(ready.number, ready.hard_state, ready.snapshot, ready.entries, ready.must_sync)
+        elif self._after_persist:
+            # Nothing waits for it, and the node counts it as persisted with what is written next.
+            if ready.hard_state is not None:
+                self._log.note(ready.number, ready.hard_state)
         else:
             # Nothing is being written and nothing has to be: a commit index alone is learned again.
             self.node.persisted(ready.number)

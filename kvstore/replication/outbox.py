@@ -69,6 +69,11 @@ class Outbox:
         self.commands_pending += 1
         self.bytes_pending += size
 
+    @property
+    def is_filling(self) -> bool:
+        """Something was added since the last batch was sealed."""
+        return bool(self._commands)
+
     def seal(self, now: float) -> list[Pending]:
         """Ends the turn's batch: encodes it, split where it passes batch_bytes_max, and numbers it."""
         if not self._commands:

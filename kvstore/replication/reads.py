@@ -38,6 +38,11 @@ class ReadRounds:
         """done(None) once local state holds every write acknowledged before now; done(error) on timeout."""
         self._joining.append((now + self.timeout_s, done))
 
+    @property
+    def is_joined(self) -> bool:
+        """Somebody waits for a round to be started."""
+        return bool(self._joining)
+
     def start(self, now: float) -> int | None:
         """The context of a new round for the reads that joined, or None where none did."""
         if not self._joining:

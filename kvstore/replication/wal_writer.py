@@ -111,11 +111,16 @@ class WalWriter:
             self._queue.put(_Submission(number, batch))
             return
         if hard_state is not None:
-            self._lazy.append(_Lazy(number, self._synced_number, hard_state))
+            self.note(number, hard_state)
         if self._persisted_number >= self._synced_number:
             self._tell(self._on_persisted, number)
         else:
             self._queue.put(_Submission(number, None))
+
+    def note(self, number: int, hard_state: HardState) -> None:
+        """A commit index that moved, to be written with the next frame. Nobody is told when that is done: it would
+        wake the thread and then the loop, for nothing."""
+        self._lazy.append(_Lazy(number, self._synced_number, hard_state))
 
     def release(self, index: int) -> None:
         """Entries up to index will not be asked for again: their segments go when the thread has time."""

@@ -34,7 +34,8 @@ KNOWN = {
     "Raft": set(
         "config id random trace log term vote role leader_id durable_term election_elapsed heartbeat_elapsed "
         "election_timeout votes progress reads uncommitted_bytes transfer_to transfer_elapsed forwarded_reads "
-        "messages messages_after_persist read_states reads_failed restored".split()
+        "messages messages_after_persist read_states reads_failed restored "
+        "_followers _followers_of".split()  # these two repeat progress and the log's configuration
     ),
     "RaftLog": set("_entries applied base base_term committed configs durable handed taken".split()),
     "Progress": set(

@@ -93,6 +93,9 @@ class DelayedLog:
         self.writer.submit(number, hard_state, snapshot, entries, sync)
         self._arm()
 
+    def note(self, number: int, hard_state: HardState) -> None:
+        self.writer.note(number, hard_state)
+
     def release(self, index: int) -> None:
         self.writer.release(index)
         self._arm()
