@@ -18,10 +18,19 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from struct import Struct
 
-from kvstore.rpc import Methods, Status, StreamMethod, UnaryMethod
+from kvstore.rpc import Methods, Status, StreamMethod, UnaryHandler, UnaryMethod
 from kvstore.wire import frames as h2
 from kvstore.wire.frames import FRAME, FRAME_BYTES, ConnectionFault, frame
-from kvstore.wire.headers import OK_TRAILERS, REPLY_HEADERS, Head, HeadReader, literal, refusal, trailers
+from kvstore.wire.headers import (
+    FIELDS_FREE,
+    OK_TRAILERS,
+    REPLY_HEADERS,
+    Head,
+    HeadReader,
+    literal,
+    refusal,
+    trailers,
+)
 from kvstore.wire.limits import Limits
 from kvstore.wire.messages import PREFIX, PREFIX_BYTES, MessageFault, MessageReader
 from kvstore.wire.pace import Bucket
@@ -35,8 +44,7 @@ _REPLY_TAIL = Struct(f">HBBBI{len(OK_TRAILERS)}s")
 _HEADERS_SIZE, _TRAILERS_SIZE = len(REPLY_HEADERS), len(OK_TRAILERS)
 _PING_STRIKES_MAX = 2
 _WINDOW_UPDATE_AT = 1 << 20
-_FIELDS_FREE = 64  # no client sends more in one header block …
-_FIELDS_PER_CONTROL = 8  # … and so many more cost as much to decode as a control frame
+_FIELDS_PER_CONTROL = 8  # so many fields above FIELDS_FREE cost as much to decode as a control frame
 _CALL_FRAMES = 6  # what a call costs besides its frames, in frames
 _CONTROL_FRAMES = 2
 _DECODED_BYTES_PER_FRAME = 20  # a Huffman-coded byte takes 0.2 us, a small frame 4
@@ -142,7 +150,7 @@ class Connection:
             if not data.startswith(h2.PREFACE):
                 raise ConnectionFault(h2.PROTOCOL_ERROR, "this is not HTTP/2")
             self._preface_seen, at = True, len(h2.PREFACE)
-        left = self._limits.slice_frames
+        left, seen = self._limits.slice_frames, self._heads.seen
         while end - at >= FRAME_BYTES and left > 0:
             high, low, kind, flags, number = FRAME.unpack_from(data, at)
             size = high << 8 | low
@@ -162,6 +170,14 @@ class Connection:
                 continue
             if kind == h2.HEADERS:
                 left -= _CALL_FRAMES
+                if flags == h2.END_HEADERS:
+                    head = seen.get(data[start:stop])
+                    if head is not None and head.plain is not None:
+                        after = self._plain_call(head, head.plain, number, data, stop)
+                        if after:
+                            at = after
+                            left -= 1
+                            continue
                 self._headers(number, flags, data[start:stop])
             else:
                 left -= _CONTROL_FRAMES
@@ -174,6 +190,46 @@ class Connection:
         if self._received >= _WINDOW_UPDATE_AT:
             self.output.append(frame(h2.WINDOW_UPDATE, 0, 0, h2.U32.pack(self._received)))
             self._received = 0
+
+    def _plain_call(self, head: Head, handler: UnaryHandler, number: int, data: bytes, at: int) -> int:
+        """The usual call in one step: a head that was seen before, whose whole request is the frame at `at`. Returns
+        where that frame ends; 0, with nothing done, where anything is out of the usual, for the long way to judge.
+        One call instead of five and each frame looked at once: a tenth of a put's CPU on the leader."""
+        if (
+            len(data) - at < FRAME_BYTES + PREFIX_BYTES
+            or number <= self._last_stream
+            or not number & 1
+            or self._closing
+            or len(self._streams) >= self._limits.max_concurrent_streams
+        ):
+            return 0
+        high, low, kind, flags, same = FRAME.unpack_from(data, at)
+        size = high << 8 | low
+        start = at + FRAME_BYTES
+        stop = start + size
+        if (
+            kind != h2.DATA
+            or flags != h2.END_STREAM
+            or same & 0x7FFF_FFFF != number
+            or stop > len(data)
+            or not PREFIX_BYTES <= size <= h2.MAX_FRAME_BYTES
+            or self._received + size > self._limits.connection_window_bytes
+        ):
+            return 0
+        compressed, length = PREFIX.unpack_from(data, start)
+        if compressed or length != size - PREFIX_BYTES:
+            return 0
+        self._received += size
+        self._last_stream = number
+        self._streams[number] = stream = Stream(self, number, head, self._stream_window, self._now)
+        stream.open_bytes = size
+        stream.remote_closed = True
+        counts = head.counts
+        counts.started += 1
+        if not counts.started & self._traffic.time_mask:
+            self._traffic.look_at(stream)
+        handler(stream, data[start + PREFIX_BYTES : stop])
+        return stop
 
     def _headers(self, number: int, flags: int, payload: bytes) -> None:
         if flags & (h2.PADDED | h2.PRIORITY_FLAG):
@@ -203,8 +259,8 @@ class Connection:
 
     def _open(self, number: int, flags: int, block: bytes) -> None:
         head = self._heads.read(block)
-        if len(head.fields) > _FIELDS_FREE:
-            self._count_control((len(head.fields) - _FIELDS_FREE) / _FIELDS_PER_CONTROL)
+        if len(head.fields) > FIELDS_FREE:
+            self._count_control((len(head.fields) - FIELDS_FREE) / _FIELDS_PER_CONTROL)
         if not number & 1:
             raise ConnectionFault(h2.PROTOCOL_ERROR, f"clients open odd streams, not {number}")
         if number <= self._last_stream:

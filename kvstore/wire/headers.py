@@ -14,7 +14,7 @@ from urllib.parse import quote
 from hpack import Decoder
 from hpack.exceptions import HPACKError, OversizedHeaderListError
 
-from kvstore.rpc import Methods, Status, StreamMethod, UnaryMethod
+from kvstore.rpc import Methods, Status, StreamMethod, UnaryHandler, UnaryMethod
 from kvstore.wire.frames import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, ConnectionFault
 from kvstore.wire.limits import Limits
 from kvstore.wire.traffic import CallCounts, Traffic
@@ -27,6 +27,7 @@ OK_TRAILERS = b"\x00\x0bgrpc-status\x010"
 _PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 _MESSAGE_BYTES_MAX = 4096
 _VERSION_BYTES_MAX = 32
+FIELDS_FREE = 64  # no client sends more in one header block
 _UNCOUNTED = CallCounts("", "")
 _REMEMBERED_BYTES_MAX = 4096  # of a block: what clients repeat is smaller; a thousand large ones are memory
 
@@ -34,12 +35,15 @@ _REMEMBERED_BYTES_MAX = 4096  # of a block: what clients repeat is smaller; a th
 class Head:
     """What one request's header block asks for. refusal: why it cannot be served, as ready reply headers."""
 
-    __slots__ = ("_metadata", "counts", "encoding", "fields", "method", "refusal", "timeout_s")
+    __slots__ = ("_metadata", "counts", "encoding", "fields", "method", "plain", "refusal", "timeout_s")
 
     def __init__(self, fields: list[tuple[bytes, bytes]], counts: CallCounts) -> None:
         self.fields = fields
         self.counts = counts  # where calls like this one are counted; of no use without a method
         self.method: UnaryMethod | StreamMethod | None = None
+        self.plain: UnaryHandler | None = (
+            None  # the method's, where nothing of the head asks for more than a call
+        )
         self.timeout_s: float | None = None
         self.encoding = b"identity"
         self.refusal: bytes | None = None
@@ -68,11 +72,11 @@ class HeadReader:
         self._traffic = traffic or Traffic()
         self._entries_max = limits.head_cache_entries
         self._decoder = Decoder(max_header_list_size=limits.header_list_bytes)
-        self._seen: dict[bytes, Head] = {}
+        self.seen: dict[bytes, Head] = {}  # by block; only read by others
         self.decoded_bytes = 0  # of blocks that were not remembered, since whoever counts last took it
 
     def read(self, block: bytes) -> Head:
-        head = self._seen.get(block)
+        head = self.seen.get(block)
         return head if head is not None else self._decode(block)
 
     def _decode(self, block: bytes) -> Head:
@@ -89,9 +93,9 @@ class HeadReader:
         head = _understand(fields, self._methods, self._traffic)
         after = (len(entries), entries[0] if entries else None, table.maxsize)
         if before[0] != after[0] or before[1] is not after[1] or before[2] != after[2]:
-            self._seen.clear()
-        elif len(self._seen) < self._entries_max and len(block) <= _REMEMBERED_BYTES_MAX:
-            self._seen[block] = head
+            self.seen.clear()
+        elif len(self.seen) < self._entries_max and len(block) <= _REMEMBERED_BYTES_MAX:
+            self.seen[block] = head
         return head
 
 
@@ -127,6 +131,8 @@ def _understand(fields: list[tuple[bytes, bytes]], methods: Methods, traffic: Tr
             head.refusal = refusal(Status.UNIMPLEMENTED, _unknown(wanted, methods))
         else:
             head.counts = traffic.counts(wanted, version[:_VERSION_BYTES_MAX].decode("utf-8", "replace"))
+            if isinstance(head.method, UnaryMethod) and head.timeout_s is None and len(fields) <= FIELDS_FREE:
+                head.plain = head.method.handler
     return head
 
 

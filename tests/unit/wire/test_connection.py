@@ -8,6 +8,7 @@ import pytest
 
 from kvstore.rpc import Status
 from kvstore.wire import frames as h2
+from kvstore.wire.frames import ConnectionFault
 from kvstore.wire.limits import Limits
 from tests.unit.wire.peer import CHAT, ECHO, HOLD, Frame, Peer, framed
 
@@ -571,3 +572,53 @@ def test_the_servers_own_ping() -> None:
     assert peer.take() == [Frame(h2.PING, 0, 0, b"12345678")]
     peer.send(h2.PING, h2.ACK, 0, b"12345678")
     assert peer.take() == []
+
+
+USUAL = h2.frame(h2.DATA, h2.END_STREAM, 5, framed(b"hello"))
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        USUAL,
+        h2.frame(h2.DATA, 0, 5, framed(b"hello")) + h2.frame(h2.DATA, h2.END_STREAM, 5, b""),
+        h2.frame(h2.DATA, h2.END_STREAM | h2.PADDED, 5, b"\x02" + framed(b"x") + b"\0\0"),
+        h2.frame(h2.DATA, h2.END_STREAM, 5, b"\x01" + framed(gzip.compress(b"x"))[1:]),
+        h2.frame(h2.DATA, h2.END_STREAM, 5, framed(b"hello")[:7]),
+        h2.frame(h2.DATA, h2.END_STREAM, 5, framed(b"hello") + b"more"),
+        h2.frame(h2.DATA, h2.END_STREAM, 5, b"\0\0"),
+        h2.frame(h2.DATA, h2.END_STREAM, 7, framed(b"hello")),
+        h2.frame(h2.RST_STREAM, 0, 5, h2.U32.pack(8)) + USUAL,
+        h2.frame(h2.PING, 0, 0, b"12345678") + USUAL,
+    ],
+)
+def test_a_call_that_comes_at_once_is_as_one_that_comes_in_pieces(second: bytes) -> None:
+    """Head and request in one buffer take a shorter way when they are as usual, and only then."""
+    at_once, in_pieces = Peer(), Peer()
+    heard = []
+    for peer in (at_once, in_pieces):
+        for number in (1, 3):  # the first fills the table, from the second on the block is known
+            peer.call(number, b"x")
+        peer.take()
+        assert len(peer.connection._heads.seen) == 1
+        head = h2.frame(h2.HEADERS, h2.END_HEADERS, 5, peer.head())
+        try:
+            if peer is at_once:
+                peer.feed(head + second)
+            else:
+                peer.feed(head)
+                peer.feed(second)
+            fault = ""
+        except ConnectionFault as problem:
+            fault = problem.reason
+        heard.append((fault, peer.take(), peer.connection.is_idle))
+    assert heard[0] == heard[1]
+
+
+def test_a_known_head_with_another_number_or_too_many_streams_goes_the_long_way() -> None:
+    peer = Peer(Limits(max_concurrent_streams=1))
+    for number in (1, 3, 5):
+        peer.call(number, b"x", HOLD)  # one stays open, the others are refused
+    assert [(frame.kind, frame.stream) for frame in peer.take()] == [(h2.RST_STREAM, 3), (h2.RST_STREAM, 5)]
+    with pytest.raises(ConnectionFault, match="odd streams"):
+        peer.call(6, b"x", HOLD)
