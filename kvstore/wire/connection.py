@@ -204,7 +204,7 @@ class Connection:
         ):
             return 0
         high, low, kind, flags, same = FRAME.unpack_from(data, at)
-        size = high << 8 | low
+        size: int = high << 8 | low
         start = at + FRAME_BYTES
         stop = start + size
         if (
