@@ -93,7 +93,9 @@ class CaddyDriver:
                         await self._converge(session, self._instances)
                         retry_s = RETRY_S
                     except CaddyError as problem:
-                        if retry_s > RETRY_S:  # not the first: its admin address is away while it takes a change
+                        if (
+                            retry_s > RETRY_S
+                        ):  # not the first: its admin address is away while it takes a change
                             self._say(str(problem))
                         pause_s, retry_s = retry_s, min(retry_s * 2, RETRY_MAX_S)
                 with contextlib.suppress(TimeoutError):
