@@ -54,7 +54,7 @@ class Guide:
     def write(self, language: str, name: str) -> None:
         (self.folder / name).write_text(self.own(self.files.pop(language)))
 
-    async def run(self, *, services: bool = True) -> dict[str, Program]:
+    async def run(self) -> dict[str, Program]:
         """Every command; those in the background run on. Another is tried until it succeeds, as a reader would."""
         assert not self.files, f"files of the guide that nobody uses: {self.files.keys()}"
         started: dict[str, Program] = {}

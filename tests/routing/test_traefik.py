@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from kvstore.client import Client
 from kvstore.demo.processes import Program, free_ports
-from tests.routing.programs import Bench, asking, required, until
+from tests.routing.programs import Bench, asking, bench, required, started_store, until
 
 ROOT = "traefik/http"
 ANSWER = "no available server"
@@ -44,6 +45,10 @@ class Traefik:
 @pytest.fixture
 def traefik(own: Bench) -> Traefik:
     return Traefik(own)
+
+
+async def more_than(names: list[str], count: int) -> bool:
+    return len(names) > count
 
 
 async def keys(own: Bench) -> dict[str, tuple[str, bool]]:
@@ -85,7 +90,7 @@ async def test_announced_gets_traffic_and_what_goes_does_not(own: Bench, traefik
         await client.put("traefik")
     await traefik.start()
     rule = f"--traefik=PathPrefix(`/{own.service}`)"
-    a = await own.announce("a", rule)
+    a = await own.announce("a", rule, "--drain=2s")
     async with asking(traefik.url + own.service) as answers, asking(traefik.url) as strangers:
         await answers.only("a")
         await own.announce("b", rule)
@@ -93,6 +98,7 @@ async def test_announced_gets_traffic_and_what_goes_does_not(own: Bench, traefik
         answers.failures.clear()
         assert await a.stop() == 128 + 15
         await answers.only("b")
+        assert answers.failures == []
         await own.announce("c", rule, "--weight=0")
         await (await own.kvctl("drain", "drain", f"{own.service}/b")).wait_line("drains, until")
         await answers.failing_with(f"503 {ANSWER}")
@@ -102,6 +108,24 @@ async def test_announced_gets_traffic_and_what_goes_does_not(own: Bench, traefik
         await answers.failing_with(f"503 {ANSWER}")
         assert strangers.names == []
         assert set(strangers.failures) == {"404 404 page not found"}
+
+
+async def test_without_the_store_it_goes_on_and_then_is_brought_up_to_date(tmp_path: Path) -> None:
+    for store in started_store("kvstore", tmp_path):
+        async with bench("web", store.endpoint) as own:
+            traefik = Traefik(own)
+            await own.announce("a", "--traefik=PathPrefix(`/`)")
+            await traefik.start()
+            async with asking(traefik.url) as answers:
+                await answers.only("a")
+                answers.failures.clear()
+                await asyncio.to_thread(store.kill)
+                answers.names.clear()
+                await until("answers without a store", lambda: more_than(answers.names, 100))
+                await asyncio.to_thread(store.start)
+                await own.announce("b", "--traefik=PathPrefix(`/`)")
+                await answers.only("a", "b")
+                assert answers.failures == []
 
 
 async def test_the_keys_of_an_instance_come_and_go_with_it(own: Bench) -> None:
