@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kvstore.demo.processes import Program, free_ports
-from tests.routing.programs import Bench, asking, required, until
+from tests.routing.programs import Bench, Store, asking, required, started_store, until
 from tests.routing.webs import fleet, many_asking
 
 EXAMPLE = Path(__file__).parent.parent.parent / "deploy" / "caddy.json"
@@ -52,6 +53,12 @@ class Caddy:
     def upstreams(self) -> Any:
         with urllib.request.urlopen(f"{self.admin}/id/web-upstreams/upstreams", timeout=5.0) as answer:
             return json.load(answer)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """Ours alone: what follows the store is tested with both elsewhere."""
+    yield from started_store("kvstore", tmp_path_factory.mktemp("kvstore"))
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,10 @@ from tests.routing.programs import Bench, Haproxy, Store, bench, started_store, 
 from tests.routing.webs import Web, fleet, many_asking
 
 
-@pytest.fixture
-def one_store(tmp_path: Path) -> Iterator[Store]:
-    yield from started_store("kvstore", tmp_path)
-
-
-@pytest.fixture
-async def alone(one_store: Store) -> AsyncIterator[Bench]:
-    async with bench("web", one_store.endpoint) as made:
-        yield made
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """Ours own: what is tested here is HAProxy."""
+    yield from started_store("kvstore", tmp_path_factory.mktemp("kvstore"))
 
 
 async def start_route(own: Bench, folder: Path, slots: int) -> Haproxy:
@@ -43,13 +39,13 @@ async def switch(client: Client, old: Web | None, new: Web) -> None:
 
 @pytest.mark.parametrize("slots", [0, 2])
 async def test_after_a_switch_no_client_hears_from_the_old_instance(
-    alone: Bench, tmp_path: Path, slots: int
+    own: Bench, tmp_path: Path, slots: int
 ) -> None:
     """The old instances run on and would answer: only HAProxy keeps their answers away."""
-    haproxy = await start_route(alone, tmp_path, slots)
-    webs = [await Web(alone.service, f"w{number}").start() for number in range(4)]
+    haproxy = await start_route(own, tmp_path, slots)
+    webs = [await Web(own.service, f"w{number}").start() for number in range(4)]
     try:
-        async with Client(alone.endpoint) as client, many_asking(haproxy.url, 6) as clients:
+        async with Client(own.endpoint) as client, many_asking(haproxy.url, 6) as clients:
             old = None
             for number in range(12):
                 new = webs[number % len(webs)]
@@ -64,6 +60,7 @@ async def test_after_a_switch_no_client_hears_from_the_old_instance(
                 assert heard == {new.instance.id}, f"switch {number}: {heard}"
                 assert [one.failures for one in clients if one.failures] == []
                 old = new
+            await client.delete(new.instance.key)
     finally:
         await asyncio.gather(*(web.stop() for web in webs))
     used = {name for name in await haproxy.servers() if not name.startswith("kv:")}
@@ -72,38 +69,40 @@ async def test_after_a_switch_no_client_hears_from_the_old_instance(
 
 @pytest.mark.parametrize("slots", [0, 22])
 async def test_twenty_instances_are_replaced_and_the_store_dies_and_no_request_fails(
-    alone: Bench, one_store: Store, tmp_path: Path, slots: int
+    tmp_path: Path, slots: int
 ) -> None:
-    haproxy = await start_route(alone, tmp_path, slots)
-    async with fleet(alone.service, one_store.endpoint) as running, many_asking(haproxy.url, 4) as clients:
-        for number in range(20):
-            await running.announce(f"a{number}")
-        await clients[0].only(*running.running, count=80)
-        for one in clients:
-            one.failures.clear()
-        for number in range(20):
-            await running.announce(f"b{number}")
-            await running.replace(f"a{number}")
-        for one in clients:
-            await one.only(*running.running, count=80)
-        await asyncio.to_thread(one_store.kill)
-        count = min(len(one.names) for one in clients)
+    with contextmanager(started_store)("kvstore", tmp_path) as store:
+        async with bench("web", store.endpoint) as own:
+            haproxy = await start_route(own, tmp_path, slots)
+            async with fleet(own.service, store.endpoint) as running, many_asking(haproxy.url, 4) as clients:
+                for number in range(20):
+                    await running.announce(f"a{number}")
+                await clients[0].only(*running.running, count=80)
+                for one in clients:
+                    one.failures.clear()
+                for number in range(20):
+                    await running.announce(f"b{number}")
+                    await running.replace(f"a{number}")
+                for one in clients:
+                    await one.only(*running.running, count=80)
+                await asyncio.to_thread(store.kill)
+                count = min(len(one.names) for one in clients)
 
-        async def goes_on() -> bool:
-            return min(len(one.names) for one in clients) > count + 100
+                async def goes_on() -> bool:
+                    return min(len(one.names) for one in clients) > count + 100
 
-        await until("requests are answered without a store", goes_on)
-        await asyncio.to_thread(one_store.start)
-        await running.announce("c")
-        await running.replace("b0")
-        for one in clients:
-            await one.only(*running.running, count=80)
-        assert [one.failures for one in clients if one.failures] == []
+                await until("requests are answered without a store", goes_on)
+                await asyncio.to_thread(store.start)
+                await running.announce("c")
+                await running.replace("b0")
+                for one in clients:
+                    await one.only(*running.running, count=80)
+                assert [one.failures for one in clients if one.failures] == []
 
 
-async def test_the_slots_run_out_and_come_back(alone: Bench, tmp_path: Path) -> None:
-    haproxy = await start_route(alone, tmp_path, slots=2)
-    async with fleet(alone.service, alone.endpoint) as running, many_asking(haproxy.url, 1) as clients:
+async def test_the_slots_run_out_and_come_back(own: Bench, tmp_path: Path) -> None:
+    haproxy = await start_route(own, tmp_path, slots=2)
+    async with fleet(own.service, own.endpoint) as running, many_asking(haproxy.url, 1) as clients:
         for name in "abc":
             await running.announce(name)
             await clients[0].only(*running.running)
@@ -122,12 +121,12 @@ async def test_the_slots_run_out_and_come_back(alone: Bench, tmp_path: Path) -> 
         await until("what was added is deleted", deleted)
 
 
-async def test_a_slot_that_takes_no_address_is_told_and_a_server_added(alone: Bench, tmp_path: Path) -> None:
-    haproxy = Haproxy(tmp_path, alone.programs, f"server slot1 unix@{tmp_path}/nobody disabled")
+async def test_a_slot_that_takes_no_address_is_told_and_a_server_added(own: Bench, tmp_path: Path) -> None:
+    haproxy = Haproxy(tmp_path, own.programs, f"server slot1 unix@{tmp_path}/nobody disabled")
     await haproxy.start()
-    words = ["--service=web", f"--socket={haproxy.socket}", "--backend=web", "--slots=slot"]
-    router = await alone.kvctl("route", "route", "haproxy", *words)
-    async with fleet(alone.service, alone.endpoint) as running, many_asking(haproxy.url, 1) as clients:
+    words = [f"--service={own.service}", f"--socket={haproxy.socket}", "--backend=web", "--slots=slot"]
+    router = await own.kvctl("route", "route", "haproxy", *words)
+    async with fleet(own.service, own.endpoint) as running, many_asking(haproxy.url, 1) as clients:
         await running.announce("a")
         await clients[0].only("a")
     await router.wait_line("HAProxy refused 'set server web/slot1 addr .*address family is only supported")
