@@ -100,6 +100,11 @@ async def own(one_store: Store) -> AsyncIterator[Bench]:
 async def test_haproxy(own: Bench, tmp_path: Path) -> None:
     required("haproxy", "haproxy")
     guide = Guide("route-haproxy.md", own, tmp_path)
+    example = (
+        (DOCS.parent / "deploy" / "haproxy.cfg").read_text().replace("# server-template", "server-template")
+    )
+    without_comments = re.sub(r"(?m)^ *#.*\n", "", example).lstrip()
+    assert guide.files["haproxy"] == without_comments
     guide.write("haproxy", "haproxy.cfg")
     await guide.run()
 
