@@ -3,7 +3,7 @@
     set ─► GET /id/NAME/upstreams ─► the same dial addresses? ─ yes ─► nothing
                                             │ no
                                             ▼
-                          PATCH (POST where there are none) ─► Caddy takes over, connections go on
+                          PATCH (POST where there are none) ─► Caddy takes over, requests go on
 
 Converges when the set changed, at once, and every interval in any case: a Caddy that was restarted or reloaded has
 what its file says, and nothing tells us. While it does not answer it is asked ever more slowly, and goes on with what
