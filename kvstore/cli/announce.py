@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kvstore.cli.announce_traefik import route_of, traefik_options
 from kvstore.cli.failures import CommandFailed
 from kvstore.cli.options import Duration, Settings, Verb
 from kvstore.readiness import console
@@ -45,6 +46,10 @@ Examples:
 \b
   # A program made for systemd says itself when it is ready, and that it is alive:
   kvctl announce api --address :8080 --check notify --watchdog 5s -- ./api-server
+
+\b
+  # Traefik learns of it too, and sends it what is asked of web.example:
+  kvctl announce web --address :8080 --traefik 'Host(`web.example`)' -- ./server --port 8080
 
 \b
   # As the first process of a container, ready when a command says so:
@@ -149,6 +154,7 @@ def full_address(address: str, endpoint: str) -> str:
     show_default=True,
     help="How long COMMAND may take to stop before it is killed.",
 )
+@traefik_options
 @click.pass_obj
 def announce(settings: Settings, /, service: str, command: tuple[str, ...], **options: Any) -> int:
     """Announce an instance of SERVICE for as long as it is ready.
@@ -202,4 +208,5 @@ def _plan(
         drain_s=options["drain"],
         stop_timeout_s=options["stop_timeout"],
         command=command,
+        traefik=route_of(instance, options),
     )

@@ -83,6 +83,7 @@ VERSUS: dict[str, tuple[str, str]] = {
     "services watch": (OURS, ""),
     "drain": (OURS, ""),
     "route builtin": (OURS, ""),
+    "route caddy": (OURS, ""),
     "route dns": (OURS, "needs dnspython: `pip install 'kvstore[dns]'`"),
     "route haproxy": (OURS, ""),
     "route template": (OURS, "needs Jinja2: `pip install 'kvstore[template]'`"),

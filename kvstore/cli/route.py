@@ -10,6 +10,7 @@ from kvstore.cli.options import Noun
 
 MODULES = (
     "builtin",
+    "caddy",
     "dns",
     "haproxy",
     "template",

@@ -26,6 +26,7 @@ from kvstore.readiness.process import PASSED_ON, Child, Children
 if TYPE_CHECKING:
     from kvstore.client import Client
     from kvstore.readiness.registrar import Registrar
+    from kvstore.readiness.traefik_schema import Route
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class Plan:
     stop_timeout_s: float = 10.0
     withdraw_timeout_s: float = 1.0
     command: Sequence[str] = ()
+    traefik: Route | None = None
 
 
 async def run(plan: Plan) -> int:
@@ -70,13 +72,18 @@ async def run(plan: Plan) -> int:
             if child is not None:
                 log.info("started %s, pid %d", plan.command[0], child.pid)
             from kvstore.readiness.registrar import Registrar
+            from kvstore.readiness.traefik import beside
 
-            async with plan.make_client() as client:
+            async with (
+                plan.make_client() as client,
+                beside(client, plan.instance, plan.traefik) as told,
+            ):
                 registrar = Registrar(
                     client,
                     plan.ttl_ms,
                     grace_ms=plan.grace_ms,
                     withdraw_timeout_s=plan.withdraw_timeout_s,
+                    told=told,
                 )
                 await Announcer(plan, registrar, probe, ending).run()
             return await _stop(plan, child, ending)

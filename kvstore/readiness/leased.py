@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from kvstore.client import Client, ClientError, LeaseSession
 from kvstore.client.errors import LeaseNotFound
@@ -31,10 +32,12 @@ class Leased:
         ttl_s: int,
         *,
         withdraw_timeout_s: float = 1.0,
+        told: Callable[[int], None] = lambda lease_id: None,
     ) -> None:
         self._client = client
         self._ttl_s = ttl_s
         self._withdraw_timeout_s = withdraw_timeout_s
+        self._told = told
         self._wanted: Instance | None = None
         self._announced: Instance | None = None
         self._touched = False  # the key may be in the store, under the lease held now
@@ -88,6 +91,7 @@ class Leased:
         self._announced = instance
         self._trouble.over()
         say_announced(instance, revision)
+        self._told(lease.id)
 
     async def _wait(self, lease: LeaseSession) -> None:
         waits = [asyncio.ensure_future(self._changed.wait()), asyncio.ensure_future(lease.lost.wait())]
@@ -100,6 +104,7 @@ class Leased:
     async def _let_go(self, lease: LeaseSession) -> None:
         """Revokes a lease that was used. lost is set when nothing is left to revoke for the session."""
         touched, self._touched, self._announced = self._touched, False, None
+        self._told(0)
         if not touched or lease.lost.is_set():
             return
         try:

@@ -6,6 +6,8 @@ Through the store's own announce call where there is one (streamed.py), and else
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from kvstore.client import Client
 from kvstore.client.errors import Unimplemented
 from kvstore.readiness.instance import Instance
@@ -16,16 +18,24 @@ GRACE_MS = 500
 
 
 class Registrar:
-    """want() says what should be so, run() makes it so; cancelling run() withdraws and ends it."""
+    """want() says what should be so, run() makes it so; cancelling run() withdraws and ends it. told is called with
+    the lease each time the instance has been announced under it, and with 0 when it is not announced any more."""
 
     def __init__(
-        self, client: Client, ttl_ms: int, *, grace_ms: int = GRACE_MS, withdraw_timeout_s: float = 1.0
+        self,
+        client: Client,
+        ttl_ms: int,
+        *,
+        grace_ms: int = GRACE_MS,
+        withdraw_timeout_s: float = 1.0,
+        told: Callable[[int], None] = lambda lease_id: None,
     ) -> None:
         self._client = client
         self._ttl_ms = ttl_ms
         self._withdraw_timeout_s = withdraw_timeout_s
+        self._told = told
         self._way: Streamed | Leased = Streamed(
-            client, ttl_ms, grace_ms=grace_ms, withdraw_timeout_s=withdraw_timeout_s
+            client, ttl_ms, grace_ms=grace_ms, withdraw_timeout_s=withdraw_timeout_s, told=told
         )
         self._wanted: Instance | None = None
 
@@ -43,6 +53,8 @@ class Registrar:
             await self._way.run()
         except Unimplemented:
             ttl_s = -(-self._ttl_ms // 1000)
-            self._way = Leased(self._client, ttl_s, withdraw_timeout_s=self._withdraw_timeout_s)
+            self._way = Leased(
+                self._client, ttl_s, withdraw_timeout_s=self._withdraw_timeout_s, told=self._told
+            )
             self._way.want(self._wanted)
             await self._way.run()

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import random
+from collections.abc import Callable
 
 from kvstore.client import Client, ClientError
 from kvstore.client.endpoints import Endpoint
@@ -30,11 +31,20 @@ AnnounceStream = Stream[AnnounceRequest, AnnounceResponse]
 class Streamed:
     """As Registrar; run() raises Unimplemented where the store has no such call, before it has announced."""
 
-    def __init__(self, client: Client, ttl_ms: int, *, grace_ms: int, withdraw_timeout_s: float) -> None:
+    def __init__(
+        self,
+        client: Client,
+        ttl_ms: int,
+        *,
+        grace_ms: int,
+        withdraw_timeout_s: float,
+        told: Callable[[int], None] = lambda lease_id: None,
+    ) -> None:
         self._caller = client.caller
         self._ttl_ms = ttl_ms
         self._grace_ms = grace_ms
         self._withdraw_timeout_s = withdraw_timeout_s
+        self._told = told
         self._wanted: Instance | None = None
         self.announced: Instance | None = None
         self._changed = asyncio.Event()
@@ -126,6 +136,7 @@ class Streamed:
         self.announced = instance
         self._trouble.over()
         say_announced(instance, answer.header.revision)
+        self._told(self._lease_id)
 
     async def _renew(self, stream: AnnounceStream) -> None:
         answer = await self._ask(stream, AnnounceRequest(keep_alive=KeepAlive()))
@@ -149,6 +160,7 @@ class Streamed:
 
     def _withdrawn(self) -> None:
         self._touched, self.announced = False, None
+        self._told(0)
         log.info("withdrawn")
 
     async def _ask(self, stream: AnnounceStream, request: AnnounceRequest) -> AnnounceResponse:

@@ -1,9 +1,9 @@
-"""Drives a running HAProxy over its runtime API: no reload, no configuration of its own but an empty backend.
+"""Drives a running HAProxy over its runtime API: no reload, no configuration of its own but a backend.
 
 Converges in three cases: the set changed (at once), the socket's file changed, which is what a restarted or reloaded
-HAProxy leaves behind (looked at every LOOK_S), and every interval in any case. Every round starts from what HAProxy
-says it has. Each takes a new connection: one that is held open would go on talking to the old process of a reload,
-and keep it from ending.
+HAProxy leaves behind (looked at every LOOK_S), and every interval in any case; while HAProxy does not answer, ever
+more slowly. Every round starts from what HAProxy says it has. Each takes a new connection: one that is held open
+would go on talking to the old process of a reload, and keep it from ending.
 """
 
 from __future__ import annotations
@@ -13,13 +13,28 @@ import ipaddress
 import logging
 import os
 import socket
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from kvstore.readiness.instance import Instance, split_address
-from kvstore.routing.haproxy_plan import BUSY, Server, UnreadableState, parse_state, plan, targets, trouble
+from kvstore.routing.haproxy_plan import (
+    BUSY,
+    DEFAULT_SLOTS,
+    Server,
+    Target,
+    UnreadableState,
+    parse_state,
+    parse_used,
+    plan,
+    slot_addressed,
+    surplus,
+    targets,
+    trouble,
+)
 
 LOOK_S = 0.1
+RETRY_S, RETRY_MAX_S = 0.1, 2.0
+PLANS_MAX = 4
 DELETE_AGAIN_S = 0.02
 COMMANDS_PER_CONNECTION = 100
 ASK_TIMEOUT_S = 5.0
@@ -34,13 +49,15 @@ class HaproxyError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """drain_s: how long requests on their way to an instance that has gone may still take."""
+    """drain_s: how long requests on their way to an instance that has gone may still take. slots: what the names
+    of pre-allocated servers begin with."""
 
     socket_path: str
     backend: str
     interval_s: float = 1.0
     drain_s: float = 1.0
     server_options: str = ""
+    slots: str = DEFAULT_SLOTS
 
 
 async def ask(socket_path: str, commands: Sequence[str]) -> list[str]:
@@ -75,6 +92,7 @@ class HaproxyDriver:
         self._gone_since: dict[str, float] = {}
         self._resolved: dict[str, tuple[str, float]] = {}
         self._said: set[str] = set()
+        self._unusable: set[str] = set()  # slots that do not take an address
         self._identity: tuple[int, ...] = ()
 
     def reconcile(self, instances: Sequence[Instance]) -> None:
@@ -83,35 +101,62 @@ class HaproxyDriver:
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
+        away_since, retry_s = 0.0, RETRY_S
         while True:
             self._wake.clear()
-            self._identity = self._look()
+            if (identity := self._look()) != self._identity:
+                self._identity, retry_s = identity, RETRY_S
+                self._unusable.clear()
             pause_s = self._settings.interval_s
             if self._instances is not None:
                 try:
                     is_settled = await self._converge(self._instances)
                     pause_s = pause_s if is_settled else DELETE_AGAIN_S
                 except HaproxyError as problem:
+                    away_since = away_since or loop.time()
                     self._say(f"{problem}; trying again")
-                    pause_s = LOOK_S
+                    pause_s, retry_s = retry_s, min(retry_s * 2, RETRY_MAX_S)
+                else:
+                    if away_since:
+                        log.info("HAProxy answers again after %.1f s", loop.time() - away_since)
+                    away_since, retry_s = 0.0, RETRY_S
             await self._wait(loop.time() + pause_s)
 
     async def _converge(self, instances: Sequence[Instance]) -> bool:
-        """One round: ask, plan, carry out. False when a server is still to be deleted."""
+        """Ask, plan, carry out, until there is no more to plan. False when a server is still to be deleted."""
+        desired = targets(instances, await self._resolve(instances))
+        addressed: set[str] = set()
+        for _ in range(PLANS_MAX):
+            current = await self._ask_state()
+            commands = plan(
+                self._settings.backend,
+                current,
+                desired,
+                overdue=self._overdue(current, desired),
+                unusable=self._unusable,
+                options=self._settings.server_options,
+            )
+            if not commands:
+                self._said.clear()
+                return True
+            slots = {slot for command in commands if (slot := slot_addressed(command))}
+            self._unusable |= slots & addressed  # it said that it took the address, and has another
+            addressed |= slots
+            is_settled = await self._carry_out(commands)
+            if not slots:
+                return is_settled
+        return False
+
+    async def _ask_state(self) -> dict[str, Server]:
         backend = self._settings.backend
-        ip_of = await self._resolve(instances)
-        answer = (await ask(self._settings.socket_path, [f"show servers state {backend}"]))[0]
+        questions = [f"show servers state {backend}", f"show servers conn {backend}"]
+        state, connections = await ask(self._settings.socket_path, questions)
         try:
-            current = parse_state(answer)
+            servers = parse_state(state, self._settings.slots)
+            used = parse_used(connections) if any(server.is_slot for server in servers.values()) else {}
         except UnreadableState as problem:
             raise HaproxyError(f"backend {backend}: HAProxy says: {problem}") from None
-        desired = targets(instances, ip_of)
-        overdue = self._overdue(current, current.keys() - desired.keys())
-        commands = plan(backend, current, desired, overdue=overdue, options=self._settings.server_options)
-        if not commands:
-            self._said.clear()
-            return True
-        return await self._carry_out(commands)
+        return {name: replace(one, used_count=used.get(name, 0)) for name, one in servers.items()}
 
     async def _carry_out(self, commands: Sequence[str]) -> bool:
         is_settled, has_trouble = True, False
@@ -122,6 +167,7 @@ class HaproxyDriver:
                 if problem := trouble(command, answer):
                     self._say(f"HAProxy refused {command!r}: {problem}")
                     has_trouble = True
+                    self._unusable |= {slot_addressed(command) or ""} - {""}
                 elif BUSY in answer:
                     is_settled = False
                 elif not command.startswith("shutdown "):
@@ -132,16 +178,19 @@ class HaproxyDriver:
             self._said.clear()
         return is_settled
 
-    def _overdue(self, current: dict[str, Server], gone: Iterable[str]) -> set[str]:
-        """Those of gone that are out of the rotation and have had their time. After a restart of ours it
+    def _overdue(self, current: Mapping[str, Server], desired: Mapping[str, Target]) -> set[str]:
+        """Those nobody wants that are out of the rotation and have had their time. After a restart of ours it
         begins again."""
         now = asyncio.get_running_loop().time()
+        gone = surplus(current, desired)
         self._gone_since = {name: self._gone_since.get(name, now) for name in gone}
+        if self._settings.drain_s <= 0:
+            return set(gone)
         return {
             name
             for name, since in self._gone_since.items()
             if now - since >= self._settings.drain_s and not current[name].is_enabled
-        } | (self._gone_since.keys() if self._settings.drain_s <= 0 else set())
+        }
 
     async def _resolve(self, instances: Sequence[Instance]) -> dict[str, str]:
         """Host names to IPs, kept for RESOLVED_FOR_S; HAProxy takes only IPs for servers added at run time."""
@@ -149,7 +198,7 @@ class HaproxyDriver:
         found: dict[str, str] = {}
         for host in {split_address(instance.address)[0] for instance in instances}:
             if _is_ip(host):
-                found[host] = host
+                found[host] = str(ipaddress.ip_address(host))  # as HAProxy writes it
                 continue
             ip, until = self._resolved.get(host, ("", 0.0))
             if loop.time() >= until:

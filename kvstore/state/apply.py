@@ -294,7 +294,7 @@ class Applier:
             lease = lessor.grant(request.lease_id, request.ttl_ms)
             self._meter.leases_granted += 1
             self._meter.lease_ttl_s.observe(request.ttl_ms / 1000)
-        elif not lease.session or lease.keys - {request.key}:
+        elif not lease.session or not self._holds(lease, request):
             raise errors.LeaseExists  # somebody else's, or another instance's
         lease.ttl_ms = request.ttl_ms
         self._store_lease(lessor.hold(lease.id, request.session))
@@ -302,9 +302,13 @@ class Applier:
         if not is_there or ranges.value_of(before) != request.value:
             self.write_put(PutRequest(key=request.key, value=request.value, lease=lease.id))
         if holder is not None and holder.session:
-            self._revoke(holder.id)  # it held this key alone, and has none any more
+            self._revoke(holder.id)  # with what hung on it beside this key
         reply = AnnounceResponse(lease_id=lease.id, ttl_ms=lease.ttl_ms)
         return reply.SerializeToString()
+
+    def _holds(self, lease: Lease, request: Announce) -> bool:
+        """Other keys may hang on an instance's lease, and go with it; another instance may not."""
+        return not lease.keys or request.key in lease.keys or lease.session == request.session
 
     def _announce_end(self, payload: bytes) -> bytes:
         """Obeyed only where the stream that ended still holds the lease."""

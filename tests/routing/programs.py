@@ -205,9 +205,10 @@ async def asking(url: str) -> AsyncIterator[Answers]:
 
 
 class Haproxy:
-    """HAProxy with the example configuration of deploy/, on a port and socket of its own."""
+    """HAProxy with the example configuration of deploy/, on a port and socket of its own. servers: a line for the
+    backend, which has none in the example."""
 
-    def __init__(self, folder: Path, programs: Programs) -> None:
+    def __init__(self, folder: Path, programs: Programs, servers: str = "") -> None:
         self.socket = str(folder / "h.sock")
         self._config = folder / "haproxy.cfg"
         self._programs = programs
@@ -215,6 +216,9 @@ class Haproxy:
         self.url = f"http://127.0.0.1:{port}/"
         example = Path(__file__).parent.parent.parent / "deploy" / "haproxy.cfg"
         text = example.read_text().replace("/run/haproxy/admin.sock", self.socket)
+        example_servers = "# server-template kv 1-20 0.0.0.0:0 disabled"
+        assert example_servers in text
+        text = text.replace(example_servers, servers)
         self._config.write_text(text.replace("127.0.0.1:8080", f"127.0.0.1:{port}"))
         self._program = required("haproxy", "haproxy")
 

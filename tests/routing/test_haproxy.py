@@ -53,6 +53,43 @@ async def test_haproxy_that_starts_later_or_again_is_filled_again(own: Bench, tm
         await running.kill()
 
 
+async def test_a_haproxy_that_is_gone_is_told_once_and_when_it_is_back(own: Bench, tmp_path: Path) -> None:
+    haproxy = Haproxy(tmp_path, own.programs, "server-template kv 1-2 0.0.0.0:0 disabled")
+    running = await haproxy.start()
+    router = await route(own, haproxy)
+    await own.announce("a")
+    async with asking(haproxy.url) as answers:
+        await answers.only("a")
+        await running.kill()
+        await router.wait_line(r"warning: .*h\.sock: Connection refused; trying again")
+        b = await own.announce("b")
+        await haproxy.start()
+        await router.wait_line("HAProxy answers again after")
+        await answers.only("a", "b")
+        assert len([line for line in router.lines if "trying again" in line]) == 1
+        await router.kill()
+        await b.stop()
+        await own.announce("c")
+        answers.failures.clear()
+        await route(own, haproxy)  # takes up from what HAProxy says of its slots
+        await answers.only("a", "c")
+        assert answers.failures == []
+
+
+async def test_a_zone_is_routed_to_alone_while_it_has_anybody(own: Bench, tmp_path: Path) -> None:
+    haproxy = Haproxy(tmp_path, own.programs)
+    await haproxy.start()
+    await own.announce("far")
+    near = await own.announce("near", "--zone=z1")
+    await route(own, haproxy, "--zone=z1")
+    async with asking(haproxy.url) as answers:
+        await answers.only("near")
+        answers.failures.clear()
+        await near.stop()
+        await answers.only("far")
+        assert answers.failures == []
+
+
 async def test_a_router_that_starts_again_takes_up_from_haproxys_own_state(
     own: Bench, tmp_path: Path
 ) -> None:

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from kvstore.client import Client
 from kvstore.demo.processes import Program, free_ports
+from kvstore.readiness.instance import Instance, encode
 from tests.routing.programs import Bench, asking, required, until
+from tests.routing.webs import fleet, many_asking
 
 TEMPLATE = """\
 upstream web {
@@ -118,6 +121,42 @@ async def test_a_check_of_the_new_file_comes_before_it_is_in_place(own: Bench, t
 
     await until("the one that drains is told apart", drained)
     assert output.stat().st_mode & 0o777 == 0o640
+
+
+async def test_changes_that_come_close_together_are_one(own: Bench, tmp_path: Path) -> None:
+    output, template, told = tmp_path / "out.txt", tmp_path / "out.j2", tmp_path / "told"
+    template.write_text("{% for one in instances %}{{ one.id }} {% endfor %}")
+    words = ["route", "template", str(template), f"--output={output}", f"--service={own.service}"]
+    route = await own.kvctl("route", *words, f"--reload=wc -w {output} >> {told}", "--debounce=2s")
+    await route.wait_line("reloaded")
+    async with Client(own.endpoint) as client:
+        for number in range(5):
+            one = Instance(service=own.service, id=f"i{number}", address=f"127.0.0.1:{1 + number}")
+            await client.put(one.key, encode(one))
+
+    async def all_there() -> bool:
+        return output.read_text() == "i0 i1 i2 i3 i4 " and len(told.read_text().splitlines()) <= 3
+
+    await until("five changes are one reload or two after the first", all_there)
+
+
+async def test_a_rolling_replacement_fails_no_request(own: Bench, nginx: Nginx) -> None:
+    route = await nginx.route(f"--reload={nginx.command} -s reload")
+    await route.wait_line("wrote ")
+    await nginx.start()
+    await route.wait_line("reloaded")
+    async with fleet(own.service, own.endpoint) as running, many_asking(nginx.url, 2) as clients:
+        for number in range(4):
+            await running.announce(f"a{number}")
+        for one in clients:
+            await one.only(*running.running, count=30)
+            one.failures.clear()
+        for number in range(4):
+            await running.announce(f"b{number}")
+            await running.replace(f"a{number}")
+        for one in clients:
+            await one.only(*running.running, count=30)
+        assert [one.failures for one in clients if one.failures] == []
 
 
 @pytest.mark.parametrize(

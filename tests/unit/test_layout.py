@@ -98,7 +98,10 @@ PURE = [
     "kvstore/state/watch_hub.py",
     "kvstore/state/lessor.py",
     "kvstore/readiness/health.py",
+    "kvstore/readiness/traefik_schema.py",
+    "kvstore/routing/haproxy_plan.py",
     "kvstore/routing/view.py",
+    "kvstore/routing/zones.py",
 ]
 
 

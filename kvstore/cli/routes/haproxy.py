@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Any
 
 import click
 
 from kvstore.cli.options import Duration, Settings, Verb
-from kvstore.cli.routes.shared import common, follow
+from kvstore.cli.routes.shared import common, drive
 from kvstore.readiness import console
 
 
@@ -18,7 +17,8 @@ from kvstore.readiness import console
     cls=Verb,
     epilog="\b\nExample:\n  kvctl route haproxy --service web --socket /run/haproxy/admin.sock --backend web\n\n"
     "HAProxy needs `stats socket PATH level admin` and a backend with a dynamic balance algorithm (roundrobin, "
-    "leastconn, random); it may be empty.",
+    "leastconn, random). The backend may be empty: servers are added as they are needed. Or it sets some aside, "
+    "which are used first: `server-template kv 1-20 0.0.0.0:0 disabled`.",
 )
 @common
 @click.option("--socket", "socket_path", required=True, metavar="PATH", help="HAProxy's stats socket.")
@@ -38,6 +38,13 @@ from kvstore.readiness import console
     help="How long requests on their way to an instance that has gone may still take.",
 )
 @click.option("--server-options", default="", help="Appended to `add server`, for example 'check inter 1s'.")
+@click.option(
+    "--slots",
+    metavar="PREFIX",
+    default="kv",
+    show_default=True,
+    help="Servers of the configuration with this name and a number are used first: `server-template`.",
+)
 @click.pass_obj
 def haproxy(settings: Settings, /, **options: Any) -> int:
     """Drive a running HAProxy (2.6 or later) over its runtime API, without a reload."""
@@ -55,17 +62,7 @@ async def _route_haproxy(settings: Settings, options: dict[str, Any]) -> int:
             interval_s=options["interval"],
             drain_s=options["drain"],
             server_options=options["server_options"],
+            slots=options["slots"],
         )
     )
-
-    async def run(stopped: asyncio.Event) -> int:
-        driving = asyncio.ensure_future(driver.run())
-        waiting = asyncio.ensure_future(stopped.wait())
-        await asyncio.wait([driving, waiting], return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        driving.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await driving
-        return 0
-
-    return await follow(settings, options, driver, run)
+    return await drive(settings, options, driver)

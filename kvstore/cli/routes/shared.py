@@ -49,18 +49,45 @@ services = click.option(
 )
 
 
+zone = click.option(
+    "--zone",
+    default="",
+    help="Route to instances of this zone alone, while any of it is ready.  [default: all]",
+)
+
+
 def common(command: Any) -> Any:
     one = click.option(
         "--service", required=True, callback=_check_service, help="Whose ready instances to route to."
     )
-    return keep_empty(one(command))
+    return keep_empty(zone(one(command)))
 
 
 async def follow(
     settings: Settings, options: dict[str, Any], driver: Any, run: Callable[[asyncio.Event], Awaitable[int]]
 ) -> int:
     """run begins when the driver has its first set, or when that takes too long; it ends with a signal."""
+    from kvstore.routing.zones import Zoned
+
+    if options["zone"]:
+        driver = Zoned(driver, options["zone"])
     return await follow_all(settings, {options["service"]: driver}, options["keep_empty"], run)
+
+
+async def drive(settings: Settings, options: dict[str, Any], driver: Any) -> int:
+    """As follow, for a driver with a run() of its own that goes on until it is cancelled."""
+
+    async def run(stopped: asyncio.Event) -> int:
+        driving = asyncio.ensure_future(driver.run())
+        waiting = asyncio.ensure_future(stopped.wait())
+        await asyncio.wait([driving, waiting], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        driving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await driving
+        return 0
+
+    return await follow(settings, options, driver, run)
 
 
 async def follow_all(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from typing import Any
 
@@ -11,7 +10,7 @@ import click
 
 from kvstore.cli.failures import CommandFailed
 from kvstore.cli.options import Duration, Settings, Verb
-from kvstore.cli.routes.shared import common, follow
+from kvstore.cli.routes.shared import common, drive
 from kvstore.readiness import console
 
 EPILOG = """\b
@@ -85,15 +84,4 @@ async def _route_template(settings: Settings, options: dict[str, Any]) -> int:
         routing.render(routing.load(options["template_path"]), options["service"], [])
     except routing.TemplateFailed as problem:
         raise CommandFailed(str(problem)) from None
-
-    async def run(stopped: asyncio.Event) -> int:
-        driving = asyncio.ensure_future(driver.run())
-        waiting = asyncio.ensure_future(stopped.wait())
-        await asyncio.wait([driving, waiting], return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        driving.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await driving
-        return 0
-
-    return await follow(settings, options, driver, run)
+    return await drive(settings, options, driver)

@@ -74,6 +74,30 @@ def test_an_instance_that_lives_is_not_taken_and_one_in_its_grace_is(replica: Re
     assert replica.machine.lessor.keys(8) == [KEY]
 
 
+def test_what_hangs_on_its_lease_beside_it_goes_with_it(replica: Replica) -> None:
+    announce(replica)
+    replica.put(b"beside", b"x", lease=7)
+    end(replica, grace_ms=500)
+    assert announce(replica, session=2) == 3, "and it comes back as it was"
+    assert replica.machine.lessor.keys(7) == [KEY, b"beside"]
+    end(replica, session=2, grace_ms=500)
+    announce(replica, lease=8, session=3, value=b"other")
+    assert replica.machine.keyspace.get(b"beside") is None, "another announcer does not inherit it"
+    replica.put(b"beside", b"x", lease=8)
+    end(replica, lease=8, session=3)
+    assert replica.machine.keyspace.get(b"beside") is None
+
+
+def test_a_lease_that_holds_another_instance_is_refused(replica: Replica) -> None:
+    announce(replica)
+    other = Announce(lease_id=7, ttl_ms=2000, session=2, key=KEY + b"b", value=b"v")
+    with pytest.raises(errors.LeaseExists):
+        replica.do(Kind.ANNOUNCE, other)
+    replica.put(b"beside", b"x", lease=7)
+    replica.delete(KEY)
+    announce(replica)  # by the stream that holds it: somebody deleted its key
+
+
 def test_what_hangs_on_an_ordinary_lease_may_be_taken_and_its_lease_may_not(replica: Replica) -> None:
     replica.grant(5)
     replica.put(KEY, b"by hand", lease=5)
