@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import grpc
 import pytest
 
 from kvstore.demo.processes import free_ports
@@ -123,8 +123,14 @@ async def test_without_the_store_and_without_us_everything_goes_on(tmp_path: Pat
         store.kill()
 
 
-async def test_an_address_that_is_taken_is_said(stage: Stage) -> None:
-    async with grpc.aio.insecure_channel("127.0.0.1:1"):
-        _, server = await stage.route()
-    second = await stage.own.kvctl("xds", "route", "xds", f"--listen={server}", "--service=web")
-    await second.wait_line(f"^Error: cannot listen on {server}: Address already in use")
+async def test_an_address_that_is_taken_and_files_that_are_not_there_are_said(stage: Stage) -> None:
+    words = ["route", "xds", "--service=web"]
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        first = await stage.own.kvctl("xds", *words, f"--listen={taken}")
+        await first.wait_line(f"^Error: cannot listen on {taken}: Address already in use$")
+    flags = ["--listen=127.0.0.1:0", "--cert-file=/no/such.pem", "--key-file=/no/such.key"]
+    second = await stage.own.kvctl("xds", *words, *flags)
+    await second.wait_line("^Error: /no/such.key: No such file or directory$")

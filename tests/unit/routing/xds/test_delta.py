@@ -135,6 +135,11 @@ SCRIPTS = {
         > l #2
         have l:web@x=3 l:api@x=1
         < 3 l web@x=3
+        > l #3 !and now
+        refused l web@x: and now
+        have l:web@x=4 l:api@x=1
+        at 2.0
+        < 4 l web@x=4
         """,
     "refused, and something else asked for: that at once, the rest after the pause": """
         have e:web=1 e:api=1

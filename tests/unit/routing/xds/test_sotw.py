@@ -126,15 +126,17 @@ SCRIPTS = {
         > l * #1
         < 2 l web@x=1
         """,
-    "a stale request subscribes to nothing": """
+    "a name is left and taken up again while a reply is on its way": """
         have e:web=1 e:api=1
-        > e web
-        < 1 e web=1
-        have e:web=2 e:api=1
-        < 2 e web=2
+        > e web api
+        < 1 e api=1 web=1
+        have e:web=1 e:api=2
+        < 2 e api=2
+        > e api #1
         > e web api #1
+        < 3 e web=1
         > e web api #2
-        < 3 e api=1
+        > e web api #3
         """,
     "a first request with the nonce of another stream is a first request": """
         have e:web=1
@@ -191,13 +193,13 @@ SCRIPTS = {
         refused e web: no good
         < 2 e api=1
         """,
-    "refused after the next was sent: it counts, and subscribes to nothing": """
+    "refused after the next was sent: it counts": """
         have e:web=1 e:api=1
         > e web
         < 1 e web=1
         have e:web=2 e:api=1
         < 2 e web=2
-        > e web api #1 !no good
+        > e web #1 !no good
         refused e ?: no good
         have e:web=3 e:api=1
         at 1.0
