@@ -194,6 +194,7 @@ async def test_what_envoy_refuses_is_said_and_takes_nothing_down(stage: Stage, e
         assert answers.failures == []
     assert await envoy.counter("listener_manager.lds.update_rejected") == 1
     assert sum("refused" in line for line in route.lines) == 1
+    assert await route.stop() == 0
 
 
 async def test_one_of_two_control_planes_is_enough(stage: Stage, envoy: Envoy) -> None:
@@ -236,7 +237,9 @@ async def test_without_the_store_and_without_us_everything_goes_on(tmp_path: Pat
             flags = ["--service=web", f"--envoy-listener=web={address}"]
             route, server = await stage.route(*flags, listen=listen)
             envoy = Envoy(stage)
-            await envoy.start(server, "--node-id=e1")
+            await envoy.start(
+                server, "--node-id=e1", "--delta"
+            )  # state of the world: gRPC's test of that name
             async with asking(url) as answers:
                 await answers.only("a", "b")
                 answers.failures.clear()
