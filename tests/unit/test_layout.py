@@ -99,6 +99,10 @@ PURE = [
     "kvstore/state/lessor.py",
     "kvstore/readiness/health.py",
     "kvstore/routing/view.py",
+    "kvstore/routing/balance.py",
+    "kvstore/routing/ejection.py",
+    "kvstore/routing/frames.py",
+    "kvstore/routing/retry.py",
 ]
 
 
