@@ -18,6 +18,7 @@ from kvstore.routing.tunnel import CLOSE_WAIT_S
 
 LINGER_S = 0.25
 IDLE_S = 75.0  # a connection without a request, or with a head that does not end, is closed then
+LINGER_BODY_S = 1.0  # for a client that has its answer, and is still sending what nobody wants
 FINISH_S = 1.0  # for answers that are made, and on their way out
 
 
@@ -44,6 +45,7 @@ class Listener:
             access_log=None,
             auto_decompress=False,
             keepalive_timeout=IDLE_S,
+            lingering_time=LINGER_BODY_S,
             max_line_size=self.head_bytes,
             max_field_size=self.head_bytes,
         )
@@ -55,11 +57,13 @@ class Listener:
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     async def stop(self) -> None:
-        if self._runner is not None and self._server is not None:
+        """May be called again."""
+        runner, self._runner = self._runner, None
+        if runner is not None and self._server is not None:
             if self._site is not None and self.address:
                 await self._site.stop()
                 await self._finish(self._server)
-            await self._runner.cleanup()
+            await runner.cleanup()
         await self.proxy.close()
         await asyncio.sleep(0)  # a turn of the loop for the transports that were closed
 
