@@ -58,7 +58,7 @@ class BuiltinProxy:
         self.budget = options.budget
         self.upstreams = Upstreams(options.timeouts)
         self.request_count = 0
-        self.in_flight_count = 0
+        self.busy: set[object] = set()  # connections of clients, with a request that is not answered yet
         self.is_stopping = False  # answers end their connection
         self._timeout_s = options.timeouts.read_s
         self._trusted = options.trusted
@@ -72,7 +72,7 @@ class BuiltinProxy:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         self.request_count += 1
-        self.in_flight_count += 1
+        self.busy.add(request.protocol)
         try:
             if request.method == "CONNECT":
                 return say(501, "CONNECT is not supported")
@@ -82,7 +82,7 @@ class BuiltinProxy:
                 response.force_close()
             return response
         finally:
-            self.in_flight_count -= 1
+            self.busy.discard(request.protocol)
 
     async def _answer(self, exchange: Exchange) -> web.StreamResponse:
         now = time.monotonic()

@@ -88,6 +88,8 @@ class Body:
         if not self.is_at_hand:
             raise RuntimeError("some of the body has been passed on already")
         await self._ask()
+        if not self._request.content.total_bytes:
+            yield b""  # the head goes ahead: the client may want to see an answer before it sends anything
         try:
             while True:
                 self.is_waiting_for_client = True

@@ -1,6 +1,6 @@
 """A proxy on a port, and how it leaves: nothing new, what is on its way is finished, and at the limit it is ended.
 
-stop() ─► no more connections ─► LINGER_S: idle ones may ask once more, and are told that it was the last time
+stop() ─► no more connections ─► linger_s: idle ones may ask once more, and are told that it was the last time
        ─► idle ones are closed ─► requests and websockets finish ─► limit: websockets get 1001, the rest is cut
 """
 
@@ -19,7 +19,7 @@ from kvstore.routing.tunnel import CLOSE_WAIT_S
 LINGER_S = 0.25
 IDLE_S = 75.0  # a connection without a request, or with a head that does not end, is closed then
 LINGER_BODY_S = 1.0  # for a client that has its answer, and is still sending what nobody wants
-FINISH_S = 1.0  # for answers that are made, and on their way out
+FINISH_S = 0.5  # for answers that are made, and on their way out
 
 
 @dataclass(slots=True)
@@ -32,6 +32,7 @@ class Listener:
     stop_timeout_s: float = 10.0
     tls: ssl.SSLContext | None = None
     head_bytes: int = 16 * 1024
+    linger_s: float = LINGER_S
     address: str = ""
     _server: web.Server | None = None
     _runner: web.ServerRunner | None = None
@@ -71,10 +72,12 @@ class Listener:
         proxy = self.proxy
         proxy.is_stopping = True
         limit = asyncio.get_running_loop().time() + self.stop_timeout_s
-        await _until(lambda: not server.connections, min(LINGER_S, self.stop_timeout_s))
-        server.pre_shutdown()
+        await _until(lambda: not server.connections, min(self.linger_s, self.stop_timeout_s))
+        for connection in server.connections:
+            if connection not in proxy.busy:  # server.pre_shutdown() would keep the rest from reading, too
+                connection.force_close()
         left_s = limit - asyncio.get_running_loop().time()
-        if not await _until(lambda: not proxy.in_flight_count, left_s):
+        if not await _until(lambda: not proxy.busy, left_s):
             proxy.upstreams.dismiss()
             await _until(lambda: not proxy.upstreams.tunnel_count, CLOSE_WAIT_S + FINISH_S)
 

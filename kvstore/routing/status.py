@@ -43,7 +43,7 @@ def describe(proxy: BuiltinProxy, now: float) -> dict[str, Any]:
         "service": proxy.service,
         "stopping": proxy.is_stopping,
         "requests": proxy.request_count,
-        "in_flight": proxy.in_flight_count,
+        "in_flight": len(proxy.busy),
         "retries": {"made": proxy.budget.spent_count, "refused": proxy.budget.refused_count},
         "instances": instances,
     }

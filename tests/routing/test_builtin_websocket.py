@@ -145,7 +145,7 @@ async def test_a_side_that_goes_takes_the_other_with_it() -> None:
         await until("the instance hears of it", gone)
 
         async def holds() -> bool:
-            return local.proxy.in_flight_count == 0
+            return local.proxy.busy == set()
 
         await until("the proxy has let go of it", holds)
 
@@ -179,13 +179,12 @@ async def test_nor_does_one_end_whose_instance_has_gone_from_the_store() -> None
 
 async def test_a_drain_that_is_taken_back_ends_nothing() -> None:
     options = Options(timeouts=Timeouts(drain_s=0.3))
-    async with echoing(options) as (local, _, client):
-        async with client.ws_connect(local.url) as socket:
-            local.drain("a")
-            local.announce("a", local.instances["a"].address)
-            await asyncio.sleep(0.4)  # nothing happens, which is the point
-            await socket.send_str("still here")
-            assert await socket.receive_str() == "still here"
+    async with echoing(options) as (local, _, client), client.ws_connect(local.url) as socket:
+        local.drain("a")
+        local.announce("a", local.instances["a"].address)
+        await asyncio.sleep(0.4)  # nothing happens, which is the point
+        await socket.send_str("still here")
+        assert await socket.receive_str() == "still here"
 
 
 async def test_at_the_limit_of_a_stop_both_ends_are_told_1001() -> None:
@@ -219,6 +218,6 @@ async def test_in_the_middle_of_a_message_too_between_two_frames() -> None:
             assert (message.type, message.data) == (WSMsgType.CLOSE, 1001)
 
             async def holds() -> bool:
-                return local.proxy.in_flight_count == 0
+                return local.proxy.busy == set()
 
             await until("the proxy has let go of both", holds)
