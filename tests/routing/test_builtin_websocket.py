@@ -151,7 +151,7 @@ async def test_a_side_that_goes_takes_the_other_with_it() -> None:
 
 
 async def test_a_websocket_stays_open_while_its_instance_drains_until_the_limit() -> None:
-    options = Options(timeouts=Timeouts(drain_s=0.3))
+    options = Options(timeouts=Timeouts(drain_s=0.8))
     async with echoing(options) as (local, echo, client), serving(named("b")) as other:
         async with client.ws_connect(local.url) as socket:
             local.announce("b", other)
@@ -166,7 +166,7 @@ async def test_a_websocket_stays_open_while_its_instance_drains_until_the_limit(
 
 
 async def test_nor_does_one_end_whose_instance_has_gone_from_the_store() -> None:
-    options = Options(timeouts=Timeouts(drain_s=0.3))
+    options = Options(timeouts=Timeouts(drain_s=0.8))
     async with echoing(options) as (local, echo, client):
         async with client.ws_connect(local.url) as socket:
             local.withdraw("a")
@@ -178,17 +178,17 @@ async def test_nor_does_one_end_whose_instance_has_gone_from_the_store() -> None
 
 
 async def test_a_drain_that_is_taken_back_ends_nothing() -> None:
-    options = Options(timeouts=Timeouts(drain_s=0.3))
+    options = Options(timeouts=Timeouts(drain_s=0.8))
     async with echoing(options) as (local, _, client), client.ws_connect(local.url) as socket:
         local.drain("a")
         local.announce("a", local.instances["a"].address)
-        await asyncio.sleep(0.4)  # nothing happens, which is the point
+        await asyncio.sleep(1.0)  # nothing happens, which is the point
         await socket.send_str("still here")
         assert await socket.receive_str() == "still here"
 
 
 async def test_at_the_limit_of_a_stop_both_ends_are_told_1001() -> None:
-    async with echoing(stop_timeout_s=0.3) as (local, echo, client):
+    async with echoing(stop_timeout_s=0.8) as (local, echo, client):
         async with client.ws_connect(local.url) as socket:
             stopping = asyncio.ensure_future(local.listener.stop())
             await socket.send_str("still here")

@@ -227,7 +227,7 @@ async def test_sigterm_lets_requests_finish_and_ends_websockets_at_the_limit(
 
     async with serving(answer) as address, aiohttp.ClientSession() as session:
         await put(client, own, "a", address)
-        proxy, where = await started(own, "--stop-timeout=3s", "--status-listen=127.0.0.1:0")
+        proxy, where = await started(own, "--stop-timeout=4s", "--status-listen=127.0.0.1:0")
         status = (await proxy.wait_line("status on (.*)"))[1]
         async with session.ws_connect(f"http://{where}/") as socket:
             slow = asyncio.ensure_future(session.get(f"http://{where}/slow"))
