@@ -262,6 +262,7 @@ async def test_sigterm_lets_requests_finish_and_ends_websockets_at_the_limit(
         (["--tls-cert=web.pem"], "--tls-cert and --tls-key belong together: give both or neither"),
         (["--tls-cert=no.pem", "--tls-key=no.key"], "cannot open no.pem: No such file or directory"),
         (["--trust=10.0.0.1/33"], "'10.0.0.1/33' does not appear to be an IPv4 or IPv6 network"),
+        (["--timeout=0s"], "Invalid value for '--timeout': more than 0"),
         (["--status-listen=nowhere"], "'nowhere' is not \\[HOST\\]:PORT"),
     ],
 )

@@ -136,6 +136,9 @@ def builtin(settings: Settings, /, **options: Any) -> int:
     status = _address("--status-listen", options["status_listen"]) if options["status_listen"] else None
     if bool(options["tls_cert"]) != bool(options["tls_key"]):
         raise click.UsageError("--tls-cert and --tls-key belong together: give both or neither")
+    for name in ("timeout", "connect_timeout"):
+        if options[name] <= 0:
+            raise click.BadParameter("more than 0", param_hint=f"'--{name.replace('_', '-')}'")
     console.configure(settings.debug)
     import uvloop
 
