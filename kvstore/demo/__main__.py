@@ -15,6 +15,7 @@ from rich.table import Table
 
 from kvstore.client import Client
 from kvstore.demo.cluster import LocalCluster, server_program
+from kvstore.demo.hops import HOPS
 from kvstore.demo.processes import ProgramFailed, Programs
 from kvstore.demo.story import Show
 
@@ -67,6 +68,12 @@ async def _main(console: Console, keep: bool, server: str) -> int:
 
 
 def _print_table(console: Console, show: Show) -> bool:
+    hops = Table(title=f"from ready to the first answer, median of {len(show.webs)}")
+    for name in ("proxy", *HOPS):
+        hops.add_column(name)
+    for proxy_row in show.hops.rows():
+        hops.add_row(*proxy_row)
+    console.print(hops)
     table = Table(title="what was shown")
     for name in ("", "figure", "as it should be"):
         table.add_column(name)

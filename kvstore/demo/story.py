@@ -8,19 +8,19 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from time import time
 from typing import TypeVar
 
 from kvstore.client import Client, ClientError
 from kvstore.demo.cluster import LocalCluster, MemberProcess
+from kvstore.demo.hops import Hops, said
 from kvstore.demo.load import Requests, Writes, stored_writes
 from kvstore.demo.processes import Program, Programs, free_ports
-from kvstore.readiness.console import parse_line
+from kvstore.demo.proxies import KVCTL, SERVICE, Proxy, start_all
 
-KVCTL = (sys.executable, "-m", "kvstore.cli.main")
 WEB_COUNT = 4
 START_S = 0.3  # what a web server of the demo takes to become ready
 WRITE_TIMEOUT_S = 1.0  # after which a write that a dying leader took with it counts as of unknown outcome
@@ -40,6 +40,7 @@ class Web:
     name: str
     announcer: Program
     pid: int
+    address: str
 
 
 @dataclass(slots=True)
@@ -50,86 +51,94 @@ class Show:
     say: Callable[[str], None]
     rows: list[Row] = field(default_factory=list)
     webs: list[Web] = field(default_factory=list)
-    proxy_port: int = 0
-    proxy: Program | None = None
+    proxies: list[Proxy] = field(default_factory=list)
+    hops: Hops = field(default_factory=Hops)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.proxy_port}/"
+        """Of the builtin proxy."""
+        return self.proxies[0].url
 
     async def run(self) -> None:
-        await self._start_proxy()
-        async with _running(Requests(self.url, client_count=1)) as requests:
+        await self._start_proxies()
+        async with self._asking(client_count=1) as requests:
             await self._announce_all(requests)
-        async with _running(Requests(self.url)) as requests:
+        async with self._asking() as requests:
             await self._kill_instance(requests)
             await self._kill_leader(requests)
 
-    async def _start_proxy(self) -> None:
-        self.proxy_port = free_ports(1)[0]
-        self.proxy = await self.programs.start(
-            "proxy",
-            [*KVCTL, "route", "builtin", "--service=demo", f"--listen=127.0.0.1:{self.proxy_port}"],
-            self._environment(),
-        )
-        await self.proxy.wait_line("listening on")
+    async def _start_proxies(self) -> None:
+        self.proxies = await start_all(self.programs, self._environment(), self.cluster.folder)
         self.say(f"a proxy listens on {self.url}; nobody is ready, so it answers 503")
+        for other in self.proxies[1:]:
+            self.say(f"{other.name} on {other.url} is driven from the same store")
         self.say(f"four web servers follow; each takes {START_S * 1e3:.0f} ms until it accepts connections")
 
-    async def _announce_all(self, requests: Requests) -> None:
+    @asynccontextmanager
+    async def _asking(self, client_count: int = 4) -> AsyncIterator[list[Requests]]:
+        """Requests through each proxy, in the order of proxies."""
+        async with AsyncExitStack() as stack:
+            yield [
+                await stack.enter_async_context(_running(Requests(proxy.url, client_count)))
+                for proxy in self.proxies
+            ]
+
+    async def _announce_all(self, requests: list[Requests]) -> None:
         """(a) From the moment an instance is found ready to the first answer that came from it."""
         took_ms = []
         for number in range(1, WEB_COUNT + 1):
             web = await self._announce(f"web-{number}")
-            ready_at, _ = await _said(web.announcer, "ready after")
-            announced_at, _ = await _said(web.announcer, "announced ")
-            answered_at = await requests.first_answer(web.name)
-            took_ms.append((answered_at - ready_at) * 1e3)
+            ready_at = await said(web.announcer, "ready after")
+            announced_at = await said(web.announcer, "announced ")
+            answered = {
+                proxy.name: await one.first_answer(web.name) for proxy, one in zip(self.proxies, requests)
+            }
+            took_ms.append((answered[self.proxies[0].name] - ready_at) * 1e3)
             self.say(
                 f"{web.name}: ready → put acknowledged {(announced_at - ready_at) * 1e3:.1f} ms"
                 f" → first answer through the proxy {took_ms[-1]:.1f} ms"
             )
+            await self.hops.note(web.announcer, web.name, web.address, answered, self.proxies)
         figure = ", ".join(f"{one:.1f}" for one in took_ms) + " ms"
         self.rows.append(Row(f"ready → first request answered by it, {WEB_COUNT} times", figure))
 
     async def _announce(self, name: str) -> Web:
         port = free_ports(1)[0]
-        command = [*KVCTL, "announce", "demo", f"--id={name}", f"--address=127.0.0.1:{port}"]
+        command = [*KVCTL, "announce", SERVICE, f"--id={name}", f"--address=127.0.0.1:{port}"]
         command += [f"--check=http://127.0.0.1:{port}/", "--ttl=2s", "--"]
         command += [sys.executable, "-m", "kvstore.demo.webserver", name, str(port), str(START_S)]
         announcer = await self.programs.start(name, command, self._environment())
         pid = int((await announcer.wait_line(r"started .*, pid (\d+)"))[1])
-        web = Web(name, announcer, pid)
+        web = Web(name, announcer, pid, f"127.0.0.1:{port}")
         self.webs.append(web)
         return web
 
-    async def _kill_instance(self, requests: Requests) -> None:
-        """(b) From SIGKILL of a web server to the proxy's having taken it out, under load."""
-        assert self.proxy is not None
+    async def _kill_instance(self, requests: list[Requests]) -> None:
+        """(b) From SIGKILL of a web server to the proxies' having taken it out, under load."""
         web = self.webs[1]
-        with requests.counting():
+        router = self.proxies[0].router
+        with _counting(requests):
             await asyncio.sleep(0.3)
-            seen = len(self.proxy.lines)
+            seen = len(router.lines)
             killed_at = time()
             _kill(web.pid)
-            self.say(f"{web.name} (pid {web.pid}) gets SIGKILL while {requests.client_count} clients ask")
-            await self.proxy.wait_line(rf" -{web.name} ", 10.0, seen)
-            gone_at, _ = await _said(self.proxy, f" -{web.name} ", seen)
+            self.say(f"{web.name} (pid {web.pid}) gets SIGKILL while {requests[0].client_count} clients ask")
+            gone_at = await said(router, f" -{web.name} ", seen)
             await asyncio.sleep(0.5)
-        took_ms, failed = (gone_at - killed_at) * 1e3, len(requests.failures)
-        self.say(
-            f"{web.name}: taken out after {took_ms:.1f} ms; {requests.ok_count} answered, {failed} failed"
-        )
+        took_ms = (gone_at - killed_at) * 1e3
         self.rows.append(Row("SIGKILL of a web server → taken out", f"{took_ms:.1f} ms"))
-        self.rows.append(_none_failed("  requests that failed around it", requests))
+        counts = [f"{one.ok_count} answered, {len(one.failures)} failed" for one in requests]
+        others = [f"; {proxy.name}: {count}" for proxy, count in zip(self.proxies[1:], counts[1:])]
+        self.say(f"{web.name}: taken out after {took_ms:.1f} ms; {counts[0]}{''.join(others)}")
+        self._rows_of_failures("  requests that failed around it", requests)
         status = await web.announcer.ended()
         self.rows.append(Row("  exit status passed on by its announcer", str(status), status == 128 + 9))
 
-    async def _kill_leader(self, requests: Requests) -> None:
+    async def _kill_leader(self, requests: list[Requests]) -> None:
         """(c) The leader dies under load: who notices, what is lost, how long nothing could be written."""
         client = Client(self.cluster.endpoints, timeout_s=WRITE_TIMEOUT_S)
         async with client, _running(Writes(client)) as writes:
-            with requests.counting():
+            with _counting(requests):
                 await asyncio.sleep(0.5)
                 leader = await self.cluster.leader(self.client)
                 assert leader.program is not None
@@ -143,8 +152,13 @@ class Show:
                 await asyncio.sleep(0.5)
                 await self._restart(leader)
                 await asyncio.sleep(0.3)
-        self.rows.append(_none_failed("  HTTP requests that failed meanwhile", requests))
+        self._rows_of_failures("  HTTP requests that failed meanwhile", requests)
         await self._check_writes(writes, leader)
+
+    def _rows_of_failures(self, what: str, requests: list[Requests]) -> None:
+        for proxy, one in zip(self.proxies, requests):
+            which = "" if proxy is self.proxies[0] else f" ({proxy.name})"
+            self.rows.append(_none_failed(f"{what}{which}", one))
 
     async def _restart(self, member: MemberProcess) -> None:
         started = time()
@@ -188,18 +202,18 @@ async def _running(load: Load) -> AsyncIterator[Load]:
             await task
 
 
+@contextmanager
+def _counting(requests: list[Requests]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for one in requests:
+            stack.enter_context(one.counting())
+        yield
+
+
 def _none_failed(what: str, requests: Requests) -> Row:
     failed = len(requests.failures)
     example = f": {requests.failures[0]}" if failed else ""
     return Row(what, f"{failed} of {requests.ok_count + failed}{example}", failed == 0)
-
-
-async def _said(program: Program, text: str, start: int = 0) -> tuple[float, str]:
-    """When the program says it had written the first line with this text, and the line."""
-    line = (await program.wait_line(f"Z .*{text}|Z {text}", start=start)).string
-    parsed = parse_line(line)
-    assert parsed is not None
-    return parsed
 
 
 def _kill(pid: int) -> None:

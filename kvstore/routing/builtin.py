@@ -1,229 +1,156 @@
-"""The embedded reverse proxy: HTTP/1.1, round robin over who is ready at this moment.
+"""The embedded reverse proxy: HTTP/1.1 and websockets, balanced over who is ready at this moment.
 
 What a request may count on:
 - When a connection could not be made nothing was sent, so any request goes on to another instance.
 - When the connection broke before the answer began, the request may have been carried out: only one that may be
   carried out twice (GET, HEAD, OPTIONS, PUT, DELETE, TRACE) and whose body is still at hand goes on, twice at most.
-- An answer short enough to be held (HOLD_BYTES) is passed on whole or not at all; a longer one is streamed, and
-  when its instance dies in the middle the client's connection is broken off, so that it cannot take a part for all.
+- Both as long as the budget lasts (retry.py), and to each instance once.
 - Nobody ready: 503. Nobody could be connected to: 503. Broken off: 502. Too slow: 504. Each with a line that says so.
+- A client that goes away takes its request to the instance with it.
 
-Not here: websockets and other upgrades, TLS, HTTP/2.
+balance.py, ejection.py and retry.py decide; exchange.py does; listener.py has the port.
+Not here: HTTP/2, TLS to instances, trailers, upgrades to anything but websockets.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import aiohttp
 from aiohttp import web
-from multidict import CIMultiDict
-from yarl import URL
 
 from kvstore.readiness.instance import Instance
-from kvstore.routing.balance import Balance
-from kvstore.routing.headers import for_client, for_instance
+from kvstore.routing.balance import Balance, Candidate, Order
+from kvstore.routing.ejection import Policy
+from kvstore.routing.exchange import ClientFailed, Exchange, Failed, say
+from kvstore.routing.headers import NOBODY, Trusted
+from kvstore.routing.retry import Budget, Fault, may_repeat
 from kvstore.routing.upstreams import Timeouts, Upstream, Upstreams
 
-HOLD_BYTES = 64 * 1024
-REPEATABLE = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"))
 REPEATS = 2
+GATEWAY_ERRORS = frozenset((502, 503, 504))
+STATUS = {Fault.NOT_CONNECTED: 503, Fault.BROKEN_OFF: 502, Fault.TOO_SLOW: 504}
 
 log = logging.getLogger(__name__)
 
 
-class NotConnected(Exception):
-    """Nothing was sent."""
-
-
-class BrokenOff(Exception):
-    """Something may have been sent, and the answer had not begun."""
-
-
-class TooSlow(Exception):
-    """The instance took the request and was silent for too long."""
-
-
-class StreamedBody:
-    """A request body that is passed on as it arrives, and is therefore there only once."""
-
-    def __init__(self, content: aiohttp.StreamReader) -> None:
-        self._content = content
-        self.is_consumed = False
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self.is_consumed:
-            raise RuntimeError("the body has been passed on already")
-        self.is_consumed = True
-        async for piece in self._content.iter_any():
-            yield piece
-
-
-Body = bytes | StreamedBody | None
-
-
 @dataclass(slots=True)
-class Attempts:
-    """What has been tried for one request."""
+class Options:
+    """order, zone: as in balance.py. trusted: whose word on who asked counts."""
 
-    tried: set[str] = field(default_factory=set)
-    broken_count: int = 0
-    last_problem: str = ""
+    order: Order = Order.ROUND_ROBIN
+    zone: str = ""
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    ejection: Policy = field(default_factory=Policy)
+    budget: Budget = field(default_factory=Budget)
+    trusted: Trusted = NOBODY
 
 
 class BuiltinProxy:
     """A Driver. handle() answers one request; reconcile() may come at any time between."""
 
-    def __init__(self, service: str, timeouts: Timeouts | None = None) -> None:
-        self._service = service
-        self._balance = Balance()
-        self._upstreams = Upstreams(timeouts or Timeouts())
+    def __init__(self, service: str, options: Options | None = None) -> None:
+        options = options or Options()
+        self.service = service
+        self.balance = Balance(options.ejection, order=options.order, zone=options.zone)
+        self.budget = options.budget
+        self.upstreams = Upstreams(options.timeouts)
+        self.request_count = 0
+        self.busy: set[object] = set()  # connections of clients, with a request that is not answered yet
+        self.is_stopping = False  # answers end their connection
+        self._timeout_s = options.timeouts.read_s
+        self._trusted = options.trusted
 
     def reconcile(self, instances: Sequence[Instance]) -> None:
-        self._upstreams.reconcile(instances)
-        self._balance.reconcile(instances)
+        self.upstreams.reconcile(instances)
+        self.balance.reconcile(instances)
 
     async def close(self) -> None:
-        await self._upstreams.close()
+        await self.upstreams.close()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.method == "CONNECT":
-            return _say(501, "CONNECT is not supported")
-        body = await _body(request)
-        attempts = Attempts()
-        while (instance := self._balance.pick(time.monotonic(), attempts.tried)) is not None:
-            attempts.tried.add(instance.id)
-            try:
-                response = await self._forward(request, body, self._upstreams.of(instance))
-            except NotConnected as problem:
-                attempts.last_problem = f"{instance.id}: {problem}"
-                self._balance.refused(instance.id, time.monotonic())
-            except BrokenOff as problem:
-                attempts.last_problem = f"{instance.id}: {problem}"
-                attempts.broken_count += 1
-                if not _may_repeat(request, body) or attempts.broken_count > REPEATS:
-                    return self._failed(502, f"{instance.id} broke the connection off: {problem}")
-            except TooSlow:
-                return self._failed(504, f"{instance.id} did not answer in time")
-            else:
-                self._balance.answered(instance.id)
-                return response
-        if not attempts.tried:
-            return _say(503, f"no instance of {self._service} is ready")
-        tried = len(attempts.tried)
-        return self._failed(
-            503, f"none of {tried} instances of {self._service} answered; {attempts.last_problem}"
-        )
+        self.request_count += 1
+        self.busy.add(request.protocol)
+        try:
+            if request.method == "CONNECT":
+                return say(501, "CONNECT is not supported")
+            exchange = Exchange(request, self._timeout_s, self._trusted, lambda: self.is_stopping)
+            response = await self._answer(exchange)
+            if not response.prepared and exchange.must_close:
+                response.force_close()
+            return response
+        finally:
+            self.busy.discard(request.protocol)
 
-    async def _forward(self, request: web.BaseRequest, body: Body, upstream: Upstream) -> web.StreamResponse:
-        """Raises NotConnected, BrokenOff or TooSlow while another instance could still be asked."""
-        path = request.raw_path if request.raw_path.startswith("/") else request.rel_url.raw_path_qs or "/"
-        url = URL(f"http://{upstream.instance.address}{path}", encoded=True)
-        started: web.StreamResponse | None = None
-        with upstream.request() as session:
+    async def _answer(self, exchange: Exchange) -> web.StreamResponse:
+        now = time.monotonic()
+        self.budget.request(now)
+        if self.balance.is_empty(now):
+            return say(503, f"no instance of {self.service} is ready")
+        try:
+            await exchange.body.hold()
+            return await self._ask_around(exchange)
+        except ClientFailed as problem:
+            response = say(problem.status, str(problem))
+            response.force_close()
+            return response
+
+    async def _ask_around(self, exchange: Exchange) -> web.StreamResponse:
+        tried: list[str] = []
+        broken_count = 0
+        last = ""
+        while (candidate := self.balance.pick(time.monotonic(), tried)) is not None:
+            name = candidate.instance.id
+            tried.append(name)
             try:
-                async with session.request(
-                    request.method, url, headers=for_instance(request), data=body, allow_redirects=False
-                ) as answer:
-                    length = answer.content_length
-                    if request.method == "HEAD" or (length is not None and length <= HOLD_BYTES):
-                        return _held(answer, await answer.read())
-                    started = web.StreamResponse(
-                        status=answer.status, reason=answer.reason, headers=for_client(answer)
-                    )
-                    return await _stream(request, answer, started)
-            except (aiohttp.ClientError, OSError, TimeoutError) as problem:
-                if started is None:
-                    raise _classified(problem, body) from problem
-                log.warning("%s died in the middle of an answer: %s", upstream.instance.id, problem)
-                if request.transport is not None:
-                    request.transport.abort()
-                return started
+                return await self._ask(exchange, candidate)
+            except Failed as problem:
+                last = f"{name}: {problem.fault}: {problem}"
+                broken_count += problem.fault is Fault.BROKEN_OFF
+                is_at_hand = exchange.body.is_at_hand
+                if (
+                    not may_repeat(problem.fault, exchange.request.method, is_body_at_hand=is_at_hand)
+                    or broken_count > REPEATS
+                ):
+                    return self._failed(STATUS[problem.fault], last)
+                if not self.budget.take(time.monotonic()):
+                    return self._failed(STATUS[problem.fault], f"{last}; too many failed to try another")
+        if not tried:
+            return say(503, f"no instance of {self.service} is ready")
+        return self._failed(503, f"none of {len(tried)} instances of {self.service} answered; {last}")
+
+    async def _ask(self, exchange: Exchange, candidate: Candidate) -> web.StreamResponse:
+        upstream = self.upstreams.of(candidate.instance)
+        sent_at = time.monotonic()
+        candidate.in_flight_count += 1
+        upstream.begin()
+        try:
+            return await exchange.forward(
+                upstream, lambda status: self._answered(upstream, candidate.instance.id, status, sent_at)
+            )
+        except Failed as problem:
+            upstream.counts.faults[problem.fault] += 1
+            is_connected = problem.fault is not Fault.NOT_CONNECTED
+            self._count_against(candidate.instance.id, f"{problem.fault}: {problem}", is_connected)
+            raise
+        finally:
+            candidate.in_flight_count -= 1
+            upstream.end()
+
+    def _answered(self, upstream: Upstream, name: str, status: int, sent_at: float) -> None:
+        upstream.counts.answers[status // 100] += 1
+        if status in GATEWAY_ERRORS:
+            self._count_against(name, f"status {status}", is_connected=True)
+        else:
+            self.balance.answered(name, sent_at, time.monotonic())
+
+    def _count_against(self, name: str, why: str, is_connected: bool) -> None:
+        seconds = self.balance.failed(name, time.monotonic(), is_connected=is_connected)
+        if seconds is not None:
+            log.warning("%s is passed over for %g s: %s", name, seconds, why)
 
     def _failed(self, status: int, text: str) -> web.Response:
         log.warning("%d: %s", status, text)
-        return _say(status, text)
-
-
-async def _stream(
-    request: web.BaseRequest, answer: aiohttp.ClientResponse, response: web.StreamResponse
-) -> web.StreamResponse:
-    """Passes the answer on piece by piece. A client that has gone is no fault of the instance."""
-    try:
-        await response.prepare(request)
-    except ConnectionError:
-        return response
-    async for piece in answer.content.iter_any():
-        try:
-            await response.write(piece)
-        except ConnectionError:
-            return response
-    return response
-
-
-async def _body(request: web.BaseRequest) -> Body:
-    if not request.body_exists:
-        return None
-    if request.content_length is not None and request.content_length <= HOLD_BYTES:
-        return await request.read()
-    return StreamedBody(request.content)
-
-
-def _held(answer: aiohttp.ClientResponse, body: bytes) -> web.Response:
-    response = web.Response(status=answer.status, reason=answer.reason, headers=for_client(answer))
-    if body:
-        response.body = body
-    return response
-
-
-def _may_repeat(request: web.BaseRequest, body: Body) -> bool:
-    return request.method in REPEATABLE and not isinstance(body, StreamedBody)
-
-
-def _classified(problem: Exception, body: Body) -> Exception:
-    text = str(problem) or type(problem).__name__
-    consumed = isinstance(body, StreamedBody) and body.is_consumed
-    if isinstance(problem, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError) and not consumed:
-        return NotConnected(text)
-    if isinstance(problem, TimeoutError):
-        return TooSlow(text)
-    return BrokenOff(text)
-
-
-def _say(status: int, text: str) -> web.Response:
-    headers = CIMultiDict({"Retry-After": "1"} if status == 503 else {})
-    return web.Response(status=status, text=f"kvstore: {text}\n", headers=headers)
-
-
-@dataclass(slots=True)
-class Listener:
-    """A proxy on a port. address is set by start(); stop() lets requests on their way finish."""
-
-    proxy: BuiltinProxy
-    host: str
-    port: int
-    stop_timeout_s: float = 10.0
-    address: str = ""
-    _runner: web.ServerRunner | None = None
-
-    async def start(self) -> None:
-        """Raises OSError when the port cannot be had."""
-        server = web.Server(
-            self.proxy.handle, handler_cancellation=True, access_log=None, auto_decompress=False
-        )
-        self._runner = web.ServerRunner(server, shutdown_timeout=self.stop_timeout_s)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, self.host, self.port, backlog=1024)
-        await site.start()
-        host, port = self._runner.addresses[0][:2]
-        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-    async def stop(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-        await self.proxy.close()
-        await asyncio.sleep(0)  # a turn of the loop for the transports that were closed
+        return say(status, text)

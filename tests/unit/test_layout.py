@@ -111,6 +111,10 @@ PURE = [
     "kvstore/routing/xds/delta.py",
     "kvstore/routing/xds/wire.py",
     "kvstore/routing/xds/bootstrap.py",
+    "kvstore/routing/balance.py",
+    "kvstore/routing/ejection.py",
+    "kvstore/routing/frames.py",
+    "kvstore/routing/retry.py",
 ]
 
 

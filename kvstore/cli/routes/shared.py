@@ -56,11 +56,15 @@ zone = click.option(
 )
 
 
-def common(command: Any) -> Any:
+def one_service(command: Any) -> Any:
     one = click.option(
         "--service", required=True, callback=_check_service, help="Whose ready instances to route to."
     )
-    return keep_empty(zone(one(command)))
+    return keep_empty(one(command))
+
+
+def common(command: Any) -> Any:
+    return one_service(zone(command))
 
 
 async def follow(
