@@ -39,8 +39,8 @@ class Bench:
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    async def start(self) -> None:
-        for server in (OURS, THEIRS):
+    async def start(self, servers: Sequence[str] = (OURS, THEIRS)) -> None:
+        for server in servers:
             self.clusters[server] = await self.cluster(server, self.programs)
             self.leaders[server] = await leader_of(self.clusters[server])
 
