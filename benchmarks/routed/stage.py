@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from kvstore.demo.processes import Program, ProgramFailed, Programs, free_ports
 
 KVCTL = str(Path(sys.executable).parent / "kvctl")
 ANSWER_S = 60.0
+_numbers = itertools.count(1)
 LINE_BYTES_MAX = 1 << 24
 
 
@@ -172,7 +174,6 @@ class Stage:
     folder: Path
     announcing: str
     routing: str
-    _numbers: int = field(default=0)
 
     @classmethod
     def of(cls, bench: Bench, server: str) -> Stage:
@@ -189,8 +190,7 @@ class Stage:
 
     def fresh(self, what: str) -> Path:
         """A path that nobody has had; short, because sockets may be put there."""
-        self._numbers += 1
-        return self.folder / f"{what}-{self._numbers}"
+        return self.folder / f"{what}-{next(_numbers)}"
 
     async def kvctl(self, programs: Programs, name: str, endpoints: str, *words: str) -> Logged:
         command = [KVCTL, "--endpoints", endpoints, *words]
