@@ -86,6 +86,8 @@ VERSUS: dict[str, tuple[str, str]] = {
     "route dns": (OURS, "needs dnspython: `pip install 'kvstore[dns]'`"),
     "route haproxy": (OURS, ""),
     "route template": (OURS, "needs Jinja2: `pip install 'kvstore[template]'`"),
+    "route xds": (OURS, "needs xds-protos: `pip install 'kvstore[xds]'`"),
+    "route xds-bootstrap": (OURS, ""),
     "completion": ("3.5", "click's scripts; `powershell` needs click 8.5"),
     "version": (SAME, ""),
     "options": ("3.6", ""),

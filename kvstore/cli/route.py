@@ -13,6 +13,8 @@ MODULES = (
     "dns",
     "haproxy",
     "template",
+    "xds",
+    "xds-bootstrap",
 )  # below kvstore.cli.routes; the module's attribute is its name
 
 
@@ -23,7 +25,8 @@ class Routes(Noun):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in MODULES:
             return None
-        found = getattr(importlib.import_module(f"kvstore.cli.routes.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        found = getattr(importlib.import_module(f"kvstore.cli.routes.{name}"), name)
         assert isinstance(found, click.Command), f"no command {cmd_name}"
         return found
 

@@ -99,6 +99,15 @@ PURE = [
     "kvstore/state/lessor.py",
     "kvstore/readiness/health.py",
     "kvstore/routing/view.py",
+    "kvstore/routing/xds/kinds.py",
+    "kvstore/routing/xds/endpoints.py",
+    "kvstore/routing/xds/resources.py",
+    "kvstore/routing/xds/catalogue.py",
+    "kvstore/routing/xds/pace.py",
+    "kvstore/routing/xds/sotw.py",
+    "kvstore/routing/xds/delta.py",
+    "kvstore/routing/xds/wire.py",
+    "kvstore/routing/xds/bootstrap.py",
 ]
 
 
