@@ -61,6 +61,9 @@ def main() -> int:
         sizes = plan.SMOKE if options.smoke else plan.Sizes(options.rounds)
         servers = plan.BOTH[:1] if options.alone else plan.BOTH
         drivers = [proxies.NAMES[name] for name in options.drivers]
+        if missing := [text for one in drivers if (text := one.missing())]:
+            print("\n".join(missing), file=sys.stderr)
+            return 2
         todo = plan.steps(options.only, drivers, sizes, servers)
         when, rounds = datetime.date.today().isoformat(), sizes.rounds
         try:
@@ -68,8 +71,8 @@ def main() -> int:
         except ProgramFailed as problem:
             rows, problems = [], [str(problem)]
     tables.show(rows, console)
-    for problem in problems:
-        print(problem, file=sys.stderr)
+    for text in problems:
+        print(text, file=sys.stderr)
     found = {"when": when, "machine": machine(), "rounds": rounds, "rows": [one.to_json() for one in rows]}
     for path in [*([FILE] if options.publish else []), *([options.json] if options.json else [])]:
         path.write_text(json.dumps(found, ensure_ascii=False).replace('{"group"', '\n{"group"') + "\n")
@@ -112,8 +115,6 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.rounds < 1:
         parser.error("--rounds: at least 1")
-    if missing := [text for name in options.drivers if (text := proxies.NAMES[name].missing())]:
-        parser.error("; ".join(missing))
     return options
 
 

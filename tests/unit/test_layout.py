@@ -99,6 +99,8 @@ PURE = [
     "kvstore/state/lessor.py",
     "kvstore/readiness/health.py",
     "kvstore/routing/view.py",
+    "benchmarks/routed/rows.py",
+    "benchmarks/routed/hops.py",
     "kvstore/routing/xds/kinds.py",
     "kvstore/routing/xds/endpoints.py",
     "kvstore/routing/xds/resources.py",
