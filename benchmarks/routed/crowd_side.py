@@ -88,6 +88,7 @@ class ByCall:
         self._instance = instance
         self._ttl_ms = ttl_s * 1000
         self._answer: asyncio.Future[None] | None = None
+        self._is_there = False
         self._stream = connection.open(ANNOUNCE.path, self._hear, self._ended)
 
     async def announce(self) -> None:
@@ -98,13 +99,15 @@ class ByCall:
             ttl_ms=self._ttl_ms,
         )
         await self._ask(AnnounceRequest(announce=said))
+        self._is_there = True
 
     async def withdraw(self) -> None:
+        self._is_there = False
         await self._ask(AnnounceRequest(withdraw=Withdraw()))
         self._connection.reset(self._stream)
 
     def keep_alive(self) -> None:
-        if self._answer is None:
+        if self._is_there:
             self._connection.send(self._stream, KEEP_ALIVE)
 
     async def _ask(self, request: AnnounceRequest) -> None:
@@ -198,9 +201,10 @@ class Announcers:
         started, done = loop.time(), 0
         while (due := started + (done + random.random()) / per_s) < started + for_s:
             await asyncio.sleep(max(0.0, due - loop.time()))
-            leaving = self._there.pop(random.randrange(len(self._there)))
-            await leaving.withdraw()
-            self._there.append(await self._announce(f"at-{time.monotonic_ns()}"))
+            at = random.randrange(self._count)
+            await self._there[at].withdraw()
+            # In its place: when an instance is renewed hangs on where it stands.
+            self._there[at] = await self._announce(f"at-{time.monotonic_ns()}")
             done += 1
         return done
 

@@ -62,7 +62,7 @@ class Side:
                 await self.stand_in.ask("listen")
                 killed = victim.kill(wrapper=wrapper)
                 event = await _line(router, r"ready: .*-victim")
-                await asyncio.sleep(QUIET_S)
+                await asyncio.sleep(QUIET_S + self.proxy.settle_s)
                 last = int((await self.stand_in.ask("last")).split()[0])
                 found = await told(self.client, "end")
             finally:
