@@ -26,6 +26,7 @@ from kvstore.demo.processes import ProgramFailed, Programs, free_ports
 
 GRACE_MS = 500  # that of kvctl announce
 LIMIT_MS = 10.0
+ASKING = ("--connections", "2", "--pause", "1")
 QUIET_S = 0.25  # nothing came for so long after the router took it out: nothing will
 GONE_S = 15.0
 
@@ -98,11 +99,12 @@ async def measure(
     ):
         sides = await _run(bench, proxy_class, rounds, wrapper, tick)
         group = "dead → not routed"
+        wanted = None if proxy_class.is_reloaded else limit
         events = {server: side.event_ms for server, side in sides.items()}
         last = {server: side.last_ms for server, side in sides.items()}
         found += [
             timed(group, f"{what} → event at the router", events, driver=driver, is_detail=True),
-            timed(group, f"{what} → last request sent to it", last, driver=driver, limit=limit),
+            timed(group, f"{what} → last request sent to it", last, driver=driver, limit=wanted),
             counted(
                 group,
                 f"{what}: failed requests",
@@ -150,7 +152,7 @@ async def _side(
     stand_in = await Spoken.at(control)
     stack.push_async_callback(stand_in.close)
     client = await stack.enter_async_context(
-        asking(proxy_class.client, proxy.address, "--connections", "2", environment=proxy.client_environment)
+        asking(proxy_class.client, proxy.address, *ASKING, environment=proxy.client_environment)
     )
     return Side(stage, proxy, client, stand_in, port)
 

@@ -33,6 +33,8 @@ class Proxy:
     # How long to wait after an instance has gone, until nothing of it is left.
     settle_s: ClassVar[float] = 0.03
     speaks: ClassVar[str] = "http"
+    # By reloading its configuration, which takes the time it takes: nothing is wanted of how soon.
+    is_reloaded: ClassVar[bool] = False
     # Modules beside this one.
     client: ClassVar[str] = "client"
     container: ClassVar[str] = "container"
@@ -115,6 +117,7 @@ class Nginx(Proxy):
     name = "nginx"
     configured = "reloaded"
     settle_s = 0.4
+    is_reloaded = True
 
     @classmethod
     def missing(cls) -> str:
