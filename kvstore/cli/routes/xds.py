@@ -86,13 +86,6 @@ async def _route_xds(settings: Settings, host: str, port: int, options: dict[str
     server = XdsServer(plane, host, port, _tls(options))
 
     async def run(stopped: asyncio.Event) -> int:
-        try:
-            await server.start()
-        except OSError as problem:
-            reason = problem.strerror or str(problem)
-            where = problem.filename or f"cannot listen on {options['listen']}"
-            raise CommandFailed(f"{where}: {reason}") from None
-        click.echo(f"listening on {server.address}")
         _say_unlisted(catalogue)
         upkeep = asyncio.ensure_future(plane.run())
         try:
@@ -104,6 +97,12 @@ async def _route_xds(settings: Settings, host: str, port: int, options: dict[str
         return 0
 
     drivers = {name: ServiceDriver(plane, name) for name in names}
+    try:
+        await server.start()  # before the store is asked: clients may come, and wait with us
+    except OSError as problem:
+        where = problem.filename or f"cannot listen on {options['listen']}"
+        raise CommandFailed(f"{where}: {problem.strerror or problem}") from None
+    click.echo(f"listening on {server.address}")
     try:
         return await follow_all(settings, drivers, options["keep_empty"], run)
     finally:

@@ -52,7 +52,6 @@ class _Kind:
         self.owes = self.is_wildcard
         self.subscribe(ask)
         self.has = {name: version for name, version in ask.known.items() if self.wants(name)}
-        self.owed -= self.has.keys()
 
     def subscribe(self, ask: Ask) -> None:
         asked = set(ask.names) - {EVERYTHING}

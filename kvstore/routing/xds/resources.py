@@ -25,8 +25,12 @@ from kvstore.routing.xds.kinds import Resource, resource
 
 HTTP2 = frozenset(("h2c", "h2", "http2", "grpc"))  # what an instance says that is spoken to in HTTP/2
 OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-# What is sent again, to another instance: only what was not sent, or was turned away unread.
+PREVIOUS_HOSTS = "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+# What is sent again, to another instance, when one dies before it is known to: what was not sent, or was turned away
+# unread; and where nothing is changed by it (RFC 9110 9.2.1), also what it had in hand and had not begun to answer.
 RETRY_ON = "connect-failure,refused-stream,reset-before-request"
+RETRY_ON_SAFE = "connect-failure,refused-stream,reset"
+SAFE_METHODS = "GET|HEAD|OPTIONS|TRACE"
 RETRIES = 3
 # Of one Envoy, to one service. It would turn requests away above 1024 at once, and retries above 3, which is how many
 # are on their way to an instance in the moment it dies.
@@ -84,20 +88,23 @@ def cluster(service: str, *, is_http2: bool) -> Resource:
 def route(service: str) -> Resource:
     made = route_pb2.RouteConfiguration(name=service)
     host = made.virtual_hosts.add(name=service, domains=["*"])
+    safe = _rule(host, service, RETRY_ON_SAFE)
+    safe.match.headers.add(name=":method").string_match.safe_regex.regex = SAFE_METHODS
+    _rule(host, service, RETRY_ON)
+    return resource(service, _encoded(made))
+
+
+def _rule(host: route_pb2.VirtualHost, service: str, retry_on: str) -> Any:
     rule = host.routes.add()
     rule.match.prefix = ""
     rule.route.cluster = service
     rule.route.timeout.FromMilliseconds(0)  # none: an answer may be a stream
-    rule.route.retry_policy.retry_on = RETRY_ON
-    rule.route.retry_policy.num_retries.value = RETRIES
-    before = rule.route.retry_policy.retry_host_predicate.add(
-        name="envoy.retry_host_predicates.previous_hosts"
-    )
-    before.typed_config.type_url = (
-        "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
-    )
-    rule.route.retry_policy.host_selection_retry_max_attempts = RETRIES
-    return resource(service, _encoded(made))
+    again = rule.route.retry_policy
+    again.retry_on = retry_on
+    again.num_retries.value = again.host_selection_retry_max_attempts = RETRIES
+    elsewhere = again.retry_host_predicate.add(name="envoy.retry_host_predicates.previous_hosts")
+    elsewhere.typed_config.type_url = PREVIOUS_HOSTS
+    return rule
 
 
 def api_listener(service: str) -> Resource:

@@ -9,7 +9,9 @@ told of the latest state only, and costs no memory.
 The rules, of xDS's own description of the protocol ("xDS REST and gRPC protocol"):
 - The first request of a kind is always answered. A later one is an ACK or NACK of the reply that its nonce names, and
   subscribes to the names it lists; it is answered when these have changed.
-- A request with the nonce of an earlier reply is stale: the client has not seen the last one, and will speak again.
+- A request with the nonce of an earlier reply says nothing of the last one, which is on its way. Its names count all
+  the same, and this is not as in that description: a client that leaves a name and takes it up again meanwhile has
+  forgotten what it was told, and nothing that it says later would show it.
 - Clusters and listeners: a request without names, as long as there was none with, asks for all of them.
 - A cluster that is sent again with a new content waits in the client for its endpoints, even for those it has: they
   are sent again after it.
@@ -88,9 +90,7 @@ class Stream:
             refusal = Refusal(ask.kind, told, ask.error, known.pace.refused(now))
         elif ask.nonce and ask.nonce == known.nonce:
             known.pace.accepted()
-        is_stale = ask.nonce and known.nonce and ask.nonce != known.nonce
-        if not is_stale:
-            known.subscribe(ask)
+        known.subscribe(ask)
         return refusal
 
     def take(self, snapshot: Snapshot | None, now: float) -> list[Reply]:
