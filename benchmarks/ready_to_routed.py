@@ -37,7 +37,10 @@ async def run(
     rows: list[Row] = []
     problems: list[str] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with tempfile.TemporaryDirectory(prefix="kv-") as folder, Progress(*columns, console=console) as progress:
+    with (
+        tempfile.TemporaryDirectory(prefix="kv-") as folder,
+        Progress(*columns, console=console, refresh_per_second=2) as progress,
+    ):
         async with Programs() as programs:
             bench = Bench(Path(folder), programs, etcd=etcd)
             await bench.start(servers)
@@ -56,7 +59,8 @@ def main() -> int:
     problems: list[str] = []
     if options.given is not None:
         given = json.loads(options.given.read_text())
-        rows, when, rounds = [Row.from_json(one) for one in given["rows"]], given["when"], given["rounds"]
+        rows = [Row.from_json(one) for one in given["rows"]]
+        when, where, rounds = given["when"], given["machine"], given["rounds"]
     else:
         sizes = plan.SMOKE if options.smoke else plan.Sizes(options.rounds)
         servers = plan.BOTH[:1] if options.alone else plan.BOTH
@@ -65,19 +69,19 @@ def main() -> int:
             print("\n".join(missing), file=sys.stderr)
             return 2
         todo = plan.steps(options.only, drivers, sizes, servers)
-        when, rounds = datetime.date.today().isoformat(), sizes.rounds
+        when, where, rounds = datetime.date.today().isoformat(), machine(), sizes.rounds
         try:
             rows, problems = uvloop.run(run(todo, servers, options.etcd, Console(stderr=True)))
         except ProgramFailed as problem:
             rows, problems = [], [str(problem)]
-    tables.show(rows, console)
+    tables.show(rows, console, where)
     for text in problems:
         print(text, file=sys.stderr)
-    found = {"when": when, "machine": machine(), "rounds": rounds, "rows": [one.to_json() for one in rows]}
+    found = {"when": when, "machine": where, "rounds": rounds, "rows": [one.to_json() for one in rows]}
     for path in [*([FILE] if options.publish else []), *([options.json] if options.json else [])]:
         path.write_text(json.dumps(found, ensure_ascii=False).replace('{"group"', '\n{"group"') + "\n")
     if options.publish:
-        tables.publish(rows, when, rounds)
+        tables.publish(rows, when, where, rounds)
     return 1 if problems else 0
 
 
@@ -115,6 +119,8 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.rounds < 1:
         parser.error("--rounds: at least 1")
+    if options.smoke and options.publish:
+        parser.error("--smoke says whether it works, and nothing that could be published")
     return options
 
 

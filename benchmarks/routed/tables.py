@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.figures import OURS, THEIRS
-from benchmarks.report import FOLDER, machine, rewrite
+from benchmarks.report import FOLDER, rewrite
 from benchmarks.routed import pictures
 from benchmarks.routed.rows import Row
 
@@ -17,8 +17,8 @@ PAGE = Path("docs/ready-to-routed.md")
 MARKS = {True: " ✓", False: " ✗", None: ""}
 
 
-def show(rows: Sequence[Row], console: Console) -> None:
-    title = f"from ready to routed, three members each; p50 / p99; {machine()}"
+def show(rows: Sequence[Row], console: Console, where: str) -> None:
+    title = f"from ready to routed, three members each; p50 / p99; {where}"
     table = Table("", "through", OURS, THEIRS, "ratio", "wanted", title=title)
     group = ""
     for row in rows:
@@ -39,10 +39,10 @@ def show(rows: Sequence[Row], console: Console) -> None:
     console.print(table)
 
 
-def markdown(rows: Sequence[Row], drawn: Sequence[Path], when: str, rounds: int) -> str:
+def markdown(rows: Sequence[Row], drawn: Sequence[Path], when: str, where: str, rounds: int) -> str:
     wanted = [row for row in rows if not row.is_detail]
     details = [row for row in rows if row.is_detail]
-    lines = [f"Measured {when} on {machine()}; {rounds:,} rounds; p50 / p99.", "", *table(wanted)]
+    lines = [f"Measured {when} on {where}; {rounds:,} rounds; p50 / p99.", "", *table(wanted)]
     for path in drawn:
         lines += ["", f"![{path.stem}](performance/{path.name})"]
     if details:
@@ -61,6 +61,6 @@ def table(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def publish(rows: Sequence[Row], when: str, rounds: int) -> None:
+def publish(rows: Sequence[Row], when: str, where: str, rounds: int) -> None:
     """Rewrites the figures' part of the page and its pictures. Raises ValueError without markers."""
-    rewrite(PAGE, markdown(rows, pictures.draw(rows, FOLDER), when, rounds))
+    rewrite(PAGE, markdown(rows, pictures.draw(rows, FOLDER), when, where, rounds))

@@ -105,7 +105,7 @@ def test_the_page_has_what_is_wanted_first_and_the_parts_of_it_below() -> None:
         timed("ready → routed", "all", {"kvstore": [4.0], "etcd": [8.0]}, driver="haproxy", limit=5.0),
         counted("outage", "failed requests", {"kvstore": 3}, driver="envoy", limit=0, note="of 10 requests"),
     ]
-    page = tables.markdown(rows, [Path("x/some.svg")], "today", 1000)
+    page = tables.markdown(rows, [Path("x/some.svg")], "today", "2 cores", 1000)
     wanted, _, parts = page.partition("The parts of it")
     assert (
         "| ready → routed: all | haproxy | 4.00 / 4.00 ms | 8.00 / 8.00 ms | 0.50 x | p99 ≤ 5 ms ✓ |"
@@ -114,7 +114,7 @@ def test_the_page_has_what_is_wanted_first_and_the_parts_of_it_below() -> None:
     assert "| outage: failed requests (of 10 requests) | envoy | 3 | – |  | ≤ 0 ✗ |" in wanted
     assert "](performance/some.svg)" in wanted
     assert "| ready → routed: part | haproxy |" in parts
-    assert "1,000 rounds" in wanted
+    assert "Measured today on 2 cores; 1,000 rounds" in wanted
 
 
 def test_pictures_are_drawn_and_the_same_each_time(tmp_path: Path) -> None:
