@@ -12,7 +12,7 @@ METHOD = "/test.Echo/Name"
 
 def main() -> None:
     with grpc.insecure_channel(sys.argv[1]) as channel:
-        call = channel.unary_unary(METHOD)
+        call = channel.unary_unary(METHOD, bytes, bytes)
         while True:
             try:
                 print(call(b"", timeout=10.0).decode(), flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -100,8 +101,34 @@ async def test_weights_and_what_an_instance_has_in_hand_when_it_drains(stage: St
     assert "a" in await asyncio.gather(*waiting)
 
 
-async def test_several_services_host_names_and_plain_tcp(stage: Stage, envoy: Envoy) -> None:
-    (web, web_url), (api, api_url), (raw, raw_url) = door(), door(), door()
+def own_listener(address: str, service: str) -> dict[str, Any]:
+    """What somebody writes who wants more of a listener than kvctl's have."""
+    host, _, port = address.partition(":")
+    manager = {
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3"
+        ".HttpConnectionManager",
+        "stat_prefix": "own",
+        "rds": {"route_config_name": service, "config_source": {"ads": {}, "resource_api_version": "V3"}},
+        "http_filters": [
+            {
+                "name": "router",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
+                },
+            }
+        ],
+    }
+    return {
+        "name": "own",
+        "address": {"socket_address": {"address": host, "port_value": int(port)}},
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+    }
+
+
+async def test_several_services_host_names_plain_tcp_and_a_listener_of_its_own(
+    stage: Stage, envoy: Envoy
+) -> None:
+    (web, web_url), (api, api_url), (raw, raw_url), (own, own_url) = door(), door(), door(), door()
     doors = [
         f"--envoy-listener=web={web}",
         f"--envoy-listener=api={api}",
@@ -112,8 +139,8 @@ async def test_several_services_host_names_and_plain_tcp(stage: Stage, envoy: En
     await stage.backend("w", service="web", host="localhost")
     await stage.backend("i", service="api")
     await stage.backend("r", service="raw")
-    await envoy.start(server)
-    for url, name in ((web_url, "w"), (api_url, "i"), (raw_url, "r")):
+    await envoy.start(server, listener=own_listener(own, "api"))
+    for url, name in ((web_url, "w"), (api_url, "i"), (raw_url, "r"), (own_url, "i")):
         async with asking(url) as answers:
             await answers.only(name)
 
@@ -167,6 +194,22 @@ async def test_what_envoy_refuses_is_said_and_takes_nothing_down(stage: Stage, e
         assert answers.failures == []
     assert await envoy.counter("listener_manager.lds.update_rejected") == 1
     assert sum("refused" in line for line in route.lines) == 1
+    assert await route.stop() == 0
+
+
+async def test_one_of_two_control_planes_is_enough(stage: Stage, envoy: Envoy) -> None:
+    address, url = door()
+    planes = [await stage.route(f"--envoy-listener={stage.own.service}={address}") for _ in range(2)]
+    await stage.backend("a")
+    await envoy.start(planes[0][1], f"--server={planes[1][1]}", "--node-id=e1")
+    async with asking(url) as answers:
+        await answers.only("a")
+        answers.failures.clear()
+        serving = next(plane for plane, _ in planes if any("is connected" in line for line in plane.lines))
+        await serving.kill()
+        await stage.backend("b")
+        await answers.only("a", "b")
+        assert answers.failures == []
 
 
 async def test_over_tls_with_certificates_on_both_sides(stage: Stage, envoy: Envoy, tmp_path: Path) -> None:
@@ -194,7 +237,9 @@ async def test_without_the_store_and_without_us_everything_goes_on(tmp_path: Pat
             flags = ["--service=web", f"--envoy-listener=web={address}"]
             route, server = await stage.route(*flags, listen=listen)
             envoy = Envoy(stage)
-            await envoy.start(server, "--node-id=e1")
+            await envoy.start(
+                server, "--node-id=e1", "--delta"
+            )  # state of the world: gRPC's test of that name
             async with asking(url) as answers:
                 await answers.only("a", "b")
                 answers.failures.clear()

@@ -84,7 +84,14 @@ async def test_a_grpc_client_gets_the_instances_of_its_zone_and_others_when_ther
     _, server = await stage.route("--prefer-zone", *ours.flags(), f"--client-ca-file={authority.cert}")
     await stage.backend("a", protocol="grpc", zone="za")
     await stage.backend("b", protocol="grpc", zone="zb")
-    flags = [f"--server={server}", "--zone=zb", f"--ca-file={authority.cert}", *theirs.flags()]
+    dead = f"127.0.0.1:{free_ports(1)[0]}"
+    flags = [
+        f"--server={dead}",
+        f"--server={server}",
+        "--zone=zb",
+        f"--ca-file={authority.cert}",
+        *theirs.flags(),
+    ]
     bootstrap = await stage.bootstrap("grpc", *flags)
     client = await GrpcClient.start(stage, f"xds:///{stage.own.service}", bootstrap)
     await client.only("b")

@@ -54,7 +54,8 @@ async def next_reply(call: Any) -> Any:
 
 
 def opened(channel: grpc.aio.Channel, method: str = METHODS[0]) -> Any:
-    return channel.stream_stream(f"/{SERVICE}/{method}")()
+    make: Any = channel.stream_stream(f"/{SERVICE}/{method}", bytes, bytes)
+    return make()
 
 
 async def serves(channel: grpc.aio.Channel) -> None:

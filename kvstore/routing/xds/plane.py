@@ -31,7 +31,7 @@ class ServiceDriver:
 
 
 class Plane:
-    """run() keeps the addresses of host names up to date, until it is cancelled."""
+    """Nothing runs in it but the looking up of host names, which close() ends."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
@@ -39,8 +39,8 @@ class Plane:
         self._wakes: set[asyncio.Event] = set()
         self._said: dict[tuple[object, ...], float] = {}
 
-    async def run(self) -> None:
-        await self._names.run()
+    async def close(self) -> None:
+        await self._names.close()
 
     def put(self, service: str, instances: Sequence[Instance]) -> None:
         self._catalogue.put(service, instances)

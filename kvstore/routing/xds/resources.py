@@ -74,6 +74,7 @@ def cluster(service: str, *, is_http2: bool) -> Resource:
     made.eds_cluster_config.eds_config.CopyFrom(_from_here())
     # Below this share of healthy endpoints Envoy turns to all of them, those that drain too: never.
     made.common_lb_config.healthy_panic_threshold.value = 0.0
+    made.common_lb_config.update_merge_window.FromMilliseconds(0)  # else a drain may wait a second for others
     limits = made.circuit_breakers.thresholds.add()
     for limit in (limits.max_connections, limits.max_pending_requests, limits.max_requests):
         limit.value = UNLIMITED

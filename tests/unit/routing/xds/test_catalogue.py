@@ -6,6 +6,7 @@ import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_pb2
 
 from kvstore.readiness.instance import Instance
 from kvstore.routing.xds.catalogue import Catalogue
@@ -129,3 +130,15 @@ def test_doors(text: str, expected: Door) -> None:
 def test_what_is_no_door(text: str) -> None:
     with pytest.raises(ValueError, match="is not"):
         parse_door(text)
+
+
+def test_what_envoy_would_do_otherwise_is_switched_off() -> None:
+    """Fields whose absence means something else than their zero."""
+    catalogue = Catalogue(["web"])
+    catalogue.put("web", [])
+    snapshot = made(catalogue)
+    balance = cluster_pb2.Cluster.FromString(snapshot[Kind.CLUSTER]["web"].body).common_lb_config
+    assert balance.HasField("healthy_panic_threshold")
+    assert balance.HasField("update_merge_window")
+    (host,) = route_pb2.RouteConfiguration.FromString(snapshot[Kind.ROUTE]["web"].body).virtual_hosts
+    assert [rule.route.HasField("timeout") for rule in host.routes] == [True, True]
