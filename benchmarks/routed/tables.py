@@ -27,7 +27,8 @@ def show(rows: Sequence[Row], console: Console, where: str) -> None:
             table.add_section()
             table.add_row(f"[bold]{group}")
         colour = {True: "[green]", False: "[red]", None: ""}[row.reached]
-        hop = f"[dim]{row.hop}" if row.is_detail else row.hop
+        what = row.hop + (f" ({row.note})" if row.note else "")
+        hop = f"[dim]{what}" if row.is_detail else what
         table.add_row(
             f"  {hop}",
             row.driver,
