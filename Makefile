@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help venv proto demo test check fix docs sim mutants verify-ci verify programs bench bench-smoke clean
+.PHONY: help venv proto demo test check fix docs sim mutants verify-ci verify programs bench bench-smoke ready-to-routed clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -58,6 +58,10 @@ bench: $(STAMP)  ## everything beside etcd in one run, half an hour; CASES="put 
 
 bench-smoke: $(STAMP) ## the few figures that stand for all, beside their record; under two minutes
 	$(BIN)/python -m benchmarks --smoke
+
+ready-to-routed: $(STAMP) ## ready → routed through every proxy, beside etcd, over an hour; ROUNDS=20 for a look
+	$(BIN)/python -m benchmarks.ready_to_routed $(if $(ROUNDS),--rounds $(ROUNDS)) \
+		$(if $(DRIVERS),--drivers $(DRIVERS)) $(if $(ONLY),--only $(ONLY)) $(if $(PUBLISH),--publish)
 
 clean:           ## remove what the targets built
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

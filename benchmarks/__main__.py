@@ -18,10 +18,11 @@ from pathlib import Path
 import uvloop
 from rich.console import Console
 
-from benchmarks import failover, get, plots, put, report, routed, sizes, smoke, txn, upkeep, watch
+from benchmarks import failover, get, plots, put, report, sizes, smoke, txn, upkeep, watch
 from benchmarks.bench import Bench
 from benchmarks.figures import Figure
 from benchmarks.load import LoadFailed
+from benchmarks.routed import case as routed
 from kvstore.demo.processes import ProgramFailed, Programs
 
 Case = Callable[[Bench], Awaitable[list[Figure]]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,11 +36,16 @@ class Bench:
     def program(self, server: str) -> str:
         return server_program(self.etcd if server == THEIRS else server)
 
+    def only(self, servers: Sequence[str]) -> Bench:
+        """The same clusters, of these servers."""
+        clusters = {server: self.clusters[server] for server in servers}
+        return replace(self, clusters=clusters, leaders={server: self.leaders[server] for server in servers})
+
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    async def start(self) -> None:
-        for server in (OURS, THEIRS):
+    async def start(self, servers: Sequence[str] = (OURS, THEIRS)) -> None:
+        for server in servers:
             self.clusters[server] = await self.cluster(server, self.programs)
             self.leaders[server] = await leader_of(self.clusters[server])
 

@@ -26,12 +26,7 @@ LOADS = {
 
 def draw(figures: Sequence[Figure], folder: Path) -> list[Path]:
     """The files written. Raises ImportError without matplotlib."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    # The same figures make the same file.
-    matplotlib.rcParams.update({"svg.hashsalt": "kvstore", "font.size": 9, "axes.spines.top": False})
-    matplotlib.rcParams["axes.spines.right"] = False
+    prepare()
     folder.mkdir(parents=True, exist_ok=True)
     paths = [_overview([one for one in figures if one.advantage], folder / "overview.svg")]
     groups: dict[str, list[Figure]] = defaultdict(list)
@@ -42,6 +37,15 @@ def draw(figures: Sequence[Figure], folder: Path) -> list[Path]:
         if len(rows) > 2:
             paths.append(_growth(group, rows, folder / f"{_file_name(group)}.svg"))
     return paths
+
+
+def prepare() -> None:
+    """Files without a display, and the same file for the same figures. Raises ImportError without matplotlib."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams.update({"svg.hashsalt": "kvstore", "font.size": 9, "axes.spines.top": False})
+    matplotlib.rcParams["axes.spines.right"] = False
 
 
 def _overview(figures: Sequence[Figure], path: Path) -> Path:
@@ -73,7 +77,7 @@ def _overview(figures: Sequence[Figure], path: Path) -> Path:
     axes.set_yticks(range(len(rows)), [f"{one.group}: {one.name}" for one in rows])
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}×")
     axes.set_xlabel("times better than etcd in the same run")
-    return _save(canvas, path)
+    return save(canvas, path)
 
 
 def _growth(group: str, rows: Sequence[Figure], path: Path) -> Path:
@@ -88,7 +92,7 @@ def _growth(group: str, rows: Sequence[Figure], path: Path) -> Path:
         highest = [max(one.values[server]) for one in there]
         axes.fill_between(loads, lowest, highest, color=COLOURS[server], alpha=0.15, linewidth=0)
     _scales(axes, group, rows[0].unit)
-    return _save(canvas, path)
+    return save(canvas, path)
 
 
 def _scales(axes: Axes, group: str, unit: str) -> None:
@@ -104,7 +108,7 @@ def _scales(axes: Axes, group: str, unit: str) -> None:
     axes.legend(frameon=False)
 
 
-def _save(canvas: Any, path: Path) -> Path:
+def save(canvas: Any, path: Path) -> Path:
     from matplotlib import pyplot
 
     canvas.savefig(path, metadata={"Date": None})

@@ -65,9 +65,13 @@ def markdown(figures: Sequence[Figure], drawn: Sequence[Path], when: str, turns:
 def publish(figures: Sequence[Figure], when: str, turns: int) -> None:
     """Rewrites the figures' part of docs/performance.md and its pictures. Raises ValueError without markers."""
     drawn = plots.draw(figures, FOLDER)
-    text = PAGE.read_text()
+    rewrite(PAGE, markdown(figures, drawn, when, turns))
+
+
+def rewrite(page: Path, figures: str) -> None:
+    """Puts the text between the markers of the page. Raises ValueError without markers."""
+    text = page.read_text()
     found = re.search(f"{BEGIN}.*{END}", text, re.DOTALL)
     if found is None:
-        raise ValueError(f"{PAGE} has no {BEGIN} … {END}")
-    table = markdown(figures, drawn, when, turns)
-    PAGE.write_text(f"{text[: found.start()]}{BEGIN}\n{table}\n{END}{text[found.end() :]}")
+        raise ValueError(f"{page} has no {BEGIN} … {END}")
+    page.write_text(f"{text[: found.start()]}{BEGIN}\n{figures}\n{END}{text[found.end() :]}")

@@ -102,6 +102,8 @@ PURE = [
     "kvstore/routing/haproxy_plan.py",
     "kvstore/routing/view.py",
     "kvstore/routing/zones.py",
+    "benchmarks/routed/rows.py",
+    "benchmarks/routed/hops.py",
     "kvstore/routing/xds/kinds.py",
     "kvstore/routing/xds/endpoints.py",
     "kvstore/routing/xds/resources.py",
