@@ -103,9 +103,9 @@ class Follower:
         """Hands the set to the driver when it differs from the last, and arms the timer of what is kept."""
         serving = self._view.serving()
         if serving != self._told:
-            self._report(self._told or [], serving)
-            self._told = serving
+            before, self._told = self._told or [], serving
             self._driver.reconcile(serving)
+            self._report(before, serving)  # the log may wait, the proxy may not
         for key, reason in self._view.refused.items():
             if self._refused.get(key) != reason:
                 log.warning("%s is not routed to: %s", key.decode(errors="replace"), reason)

@@ -96,13 +96,16 @@ class TemplateDriver:
         self._wake.set()
 
     async def run(self) -> None:
-        pause_s = RETRY_S
+        loop = asyncio.get_running_loop()
+        pause_s, not_before = RETRY_S, 0.0
         is_settled = True
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if is_settled else pause_s):
                     await self._wake.wait()
-            await asyncio.sleep(self._settings.debounce_s)
+            # The first change after a quiet time goes at once; those that follow it closely are one.
+            await asyncio.sleep(max(0.0, not_before - loop.time()))
+            not_before = loop.time() + self._settings.debounce_s
             self._wake.clear()
             assert self._serving is not None, "it is woken by the first set"
             is_settled = await self._converge(self._serving)

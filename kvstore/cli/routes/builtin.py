@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from kvstore.cli import loop
 from kvstore.cli.failures import CommandFailed
 from kvstore.cli.options import Duration, Settings, Verb
 from kvstore.cli.routes.shared import follow_all, one_service
@@ -140,10 +141,7 @@ def builtin(settings: Settings, /, **options: Any) -> int:
         if options[name] <= 0:
             raise click.BadParameter("more than 0", param_hint=f"'--{name.replace('_', '-')}'")
     console.configure(settings.debug)
-    import uvloop
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_route_builtin(settings, host, port, status, options))
+    return loop.run(_route_builtin(settings, host, port, status, options))
 
 
 def _address(option: str, text: str) -> tuple[str, int]:

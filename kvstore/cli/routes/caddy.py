@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import Any
 
 import click
 
+from kvstore.cli import loop
 from kvstore.cli.options import Duration, Settings, Verb
 from kvstore.cli.routes.shared import common, drive
 from kvstore.readiness import console
@@ -55,7 +55,7 @@ def caddy(settings: Settings, /, **options: Any) -> int:
             f"{options['name']!r}: letters, digits, '.', '_', '~' and '-' only", param_hint="'--id'"
         )
     console.configure(settings.debug)
-    return asyncio.run(_route_caddy(settings, options))
+    return loop.run(_route_caddy(settings, options))
 
 
 async def _route_caddy(settings: Settings, options: dict[str, Any]) -> int:

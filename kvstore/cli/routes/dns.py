@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from kvstore.cli import loop
 from kvstore.cli.failures import CommandFailed
 from kvstore.cli.options import Settings, Verb
 from kvstore.cli.routes.shared import follow_all, keep_empty, services
@@ -45,7 +46,7 @@ def dns(settings: Settings, /, **options: Any) -> int:
     if not host or not port.isdigit() or int(port) > 65535:
         raise click.BadParameter(f"{options['listen']!r} is not HOST:PORT", param_hint="'--listen'")
     console.configure(settings.debug)
-    return asyncio.run(_route_dns(settings, host.strip("[]"), int(port), options))
+    return loop.run(_route_dns(settings, host.strip("[]"), int(port), options))
 
 
 async def _route_dns(settings: Settings, host: str, port: int, options: dict[str, Any]) -> int:

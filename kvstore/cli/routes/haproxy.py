@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import click
 
+from kvstore.cli import loop
 from kvstore.cli.options import Duration, Settings, Verb
 from kvstore.cli.routes.shared import common, drive
 from kvstore.readiness import console
@@ -49,7 +49,7 @@ from kvstore.readiness import console
 def haproxy(settings: Settings, /, **options: Any) -> int:
     """Drive a running HAProxy (2.6 or later) over its runtime API, without a reload."""
     console.configure(settings.debug)
-    return asyncio.run(_route_haproxy(settings, options))
+    return loop.run(_route_haproxy(settings, options))
 
 
 async def _route_haproxy(settings: Settings, options: dict[str, Any]) -> int:

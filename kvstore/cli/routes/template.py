@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from typing import Any
 
 import click
 
+from kvstore.cli import loop
 from kvstore.cli.failures import CommandFailed
 from kvstore.cli.options import Duration, Settings, Verb
 from kvstore.cli.routes.shared import common, drive
@@ -64,7 +64,7 @@ def template(settings: Settings, /, **options: Any) -> int:
     folder = os.path.dirname(os.path.abspath(options["output"]))
     if not os.access(folder, os.W_OK):
         raise CommandFailed(f"{folder}: no such folder, or not to be written to")
-    return asyncio.run(_route_template(settings, options))
+    return loop.run(_route_template(settings, options))
 
 
 async def _route_template(settings: Settings, options: dict[str, Any]) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kvstore.cli import loop
 from kvstore.cli.failures import CommandFailed
 from kvstore.cli.options import Settings, Verb
 from kvstore.cli.routes.shared import follow_all, keep_empty, services
@@ -68,7 +69,7 @@ def xds(settings: Settings, /, **options: Any) -> int:
     if options["client_ca_file"] and not options["cert_file"]:
         raise click.UsageError("--client-ca-file is for TLS: it needs --cert-file and --key-file")
     console.configure(settings.debug)
-    return asyncio.run(_route_xds(settings, host.strip("[]"), int(port), options))
+    return loop.run(_route_xds(settings, host.strip("[]"), int(port), options))
 
 
 async def _route_xds(settings: Settings, host: str, port: int, options: dict[str, Any]) -> int:

@@ -22,28 +22,32 @@ def frame(size: int, *, masked: bool = False, opcode: int = 0x82) -> bytes:
     return head + (b"mask" if masked else b"") + b"\x7f" * size
 
 
-FRAMES = st.lists(
-    st.builds(
-        frame,
+SHAPES = st.lists(  # (size, masked): what a failure prints should be short
+    st.tuples(
         st.one_of(st.integers(0, 200), st.sampled_from((125, 126, 127, 65535, 65536, 70000))),
-        masked=st.booleans(),
+        st.booleans(),
     ),
     min_size=1,
     max_size=6,
 )
 
 
+def framed(shapes: list[tuple[int, bool]]) -> list[bytes]:
+    return [frame(size, masked=masked) for size, masked in shapes]
+
+
 def pieces(data: bytes, sizes: list[int]) -> list[bytes]:
     found, at, turn = [], 0, 0
     while at < len(data):
-        step = sizes[turn % len(sizes)]
+        step = sizes[turn % len(sizes)] if at < 2000 else 4096  # small ones all the way would take seconds
         found.append(data[at : at + step])
         at, turn = at + step, turn + 1
     return found
 
 
-@given(FRAMES, st.lists(st.sampled_from((1, 2, 3, 7, 13, 14, 100, 4096, 65536)), min_size=1, max_size=5))
-def test_at_a_boundary_exactly_after_whole_frames(frames: list[bytes], sizes: list[int]) -> None:
+@given(SHAPES, st.lists(st.sampled_from((1, 2, 3, 7, 13, 14, 100, 4096, 65536)), min_size=1, max_size=5))
+def test_at_a_boundary_exactly_after_whole_frames(shapes: list[tuple[int, bool]], sizes: list[int]) -> None:
+    frames = framed(shapes)
     boundaries = {0}
     for one in frames:
         boundaries.add(max(boundaries) + len(one))
@@ -54,8 +58,9 @@ def test_at_a_boundary_exactly_after_whole_frames(frames: list[bytes], sizes: li
         assert follower.at_boundary == (seen in boundaries)
 
 
-@given(FRAMES, st.integers(1, 70000), st.integers(1, 70000))
-def test_cut_finds_the_next_boundary(frames: list[bytes], before: int, size: int) -> None:
+@given(SHAPES, st.integers(1, 70000), st.integers(1, 70000))
+def test_cut_finds_the_next_boundary(shapes: list[tuple[int, bool]], before: int, size: int) -> None:
+    frames = framed(shapes)
     data = b"".join(frames)
     boundaries, at = [0], 0
     for one in frames:
