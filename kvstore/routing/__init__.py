@@ -6,4 +6,5 @@ driver.py    what a driver is
 balance.py   pure: whose turn it is                builtin.py  the embedded reverse proxy
 haproxy_plan.py  pure: HAProxy as it is and as it should be in, commands out
 haproxy.py   the runtime API of a real HAProxy
+xds/         a control plane for Envoy and gRPC clients
 """
