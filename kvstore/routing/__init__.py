@@ -12,4 +12,5 @@ builtin.py   the embedded reverse proxy: one request, from instance to instance
   status.py     what it knows, as JSON and for Prometheus
 haproxy_plan.py  pure: HAProxy as it is and as it should be in, commands out
 haproxy.py   the runtime API of a real HAProxy
+xds/         a control plane for Envoy and gRPC clients
 """

@@ -18,6 +18,7 @@ from kvstore.routing.xds.server import SERVICE, XdsServer
 
 METHODS = ("StreamAggregatedResources", "DeltaAggregatedResources")
 PATIENCE_S = 20.0
+SETTINGS, PING, GOAWAY = 4, 6, 7  # frames of HTTP/2
 
 
 def announced(port: int) -> list[Instance]:
@@ -32,12 +33,18 @@ def plane() -> Plane:
 
 
 @pytest.fixture
-async def channel(plane: Plane) -> AsyncIterator[grpc.aio.Channel]:
+async def address(plane: Plane) -> AsyncIterator[str]:
+    """Of a server."""
     server = XdsServer(plane, "127.0.0.1", 0)
     await server.start()
-    async with grpc.aio.insecure_channel(server.address) as made:
-        yield made
+    yield server.address
     await server.stop()
+
+
+@pytest.fixture
+async def channel(address: str) -> AsyncIterator[grpc.aio.Channel]:
+    async with grpc.aio.insecure_channel(address) as made:
+        yield made
 
 
 def request(kind: str = Kind.ENDPOINTS, **fields: Any) -> bytes:
@@ -130,6 +137,32 @@ async def test_a_client_that_reads_nothing_is_told_of_the_latest_only(
     plane.put("web", announced(1000))
     await asyncio.sleep(0)
     assert (await next_reply(call)).nonce == "3"
+
+
+async def test_clients_may_ping_while_nothing_is_sent(address: str) -> None:
+    """In frames of HTTP/2, of which gRPC's own client sends no pings this soon after one another."""
+    host, _, port = address.partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS))
+    acknowledged, kind = 0, PING
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while acknowledged < 6:  # three too many are enough for gRPC to end a connection
+                if kind == PING:
+                    await asyncio.sleep(0.25)  # Envoys wait 10 s
+                    writer.write(frame(PING, bytes(8)))
+                head = await reader.readexactly(9)
+                kind = head[3]
+                await reader.readexactly(int.from_bytes(head[:3]))
+                assert kind != GOAWAY
+                acknowledged += kind == PING
+    finally:
+        writer.close()
+
+
+def frame(kind: int, payload: bytes = b"") -> bytes:
+    """Of no stream, without flags."""
+    return len(payload).to_bytes(3) + bytes((kind, 0, 0, 0, 0, 0)) + payload
 
 
 async def test_a_refusal_is_said_once_for_all_that_refuse_the_same(

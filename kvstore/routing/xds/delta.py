@@ -149,7 +149,7 @@ class Stream:
         known.nonce = str(self._count)
         return Reply(
             kind,
-            version=digest(repr(sorted(known.has.items())).encode()),
+            version=digest(repr([(name, wanted[name]) for name in known.told]).encode()),
             nonce=known.nonce,
             resources=tuple(resources[name] for name in known.told if wanted[name] != ABSENT),
             removed=tuple(name for name in known.told if wanted[name] == ABSENT),

@@ -122,8 +122,9 @@ class Stream:
         known.owes = False
         self._count += 1
         known.nonce = str(self._count)
-        version = digest(repr(sorted(known.sent.items())).encode())
-        return Reply(kind, version, known.nonce, tuple(wanted.values() if kind.is_whole else changed))
+        resources = tuple(wanted.values() if kind.is_whole else changed)
+        version = digest(repr([(one.name, one.version) for one in resources]).encode())
+        return Reply(kind, version, known.nonce, resources)
 
     def _warm(self, clusters: list[Resource]) -> None:
         if (endpoints := self._kinds.get(Kind.ENDPOINTS)) is not None:
