@@ -19,13 +19,24 @@ class Registrar:
     """want() says what should be so, run() makes it so; cancelling run() withdraws and ends it."""
 
     def __init__(
-        self, client: Client, ttl_ms: int, *, grace_ms: int = GRACE_MS, withdraw_timeout_s: float = 1.0
+        self,
+        client: Client,
+        ttl_ms: int,
+        *,
+        grace_ms: int = GRACE_MS,
+        withdraw_timeout_s: float = 1.0,
+        take_over: bool = False,
     ) -> None:
         self._client = client
         self._ttl_ms = ttl_ms
         self._withdraw_timeout_s = withdraw_timeout_s
+        self._take_over = take_over
         self._way: Streamed | Leased = Streamed(
-            client, ttl_ms, grace_ms=grace_ms, withdraw_timeout_s=withdraw_timeout_s
+            client,
+            ttl_ms,
+            grace_ms=grace_ms,
+            withdraw_timeout_s=withdraw_timeout_s,
+            take_over=take_over,
         )
         self._wanted: Instance | None = None
 
@@ -43,6 +54,11 @@ class Registrar:
             await self._way.run()
         except Unimplemented:
             ttl_s = -(-self._ttl_ms // 1000)
-            self._way = Leased(self._client, ttl_s, withdraw_timeout_s=self._withdraw_timeout_s)
+            self._way = Leased(
+                self._client,
+                ttl_s,
+                withdraw_timeout_s=self._withdraw_timeout_s,
+                take_over=self._take_over,
+            )
             self._way.want(self._wanted)
             await self._way.run()
