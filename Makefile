@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help venv proto demo test check fix docs sim mutants verify-ci verify programs bench bench-smoke ready-to-routed clean
+.PHONY: help venv proto demo test containers check fix docs sim mutants verify-ci verify programs bench bench-smoke \
+	ready-to-routed clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -50,6 +51,9 @@ verify: $(STAMP) ## the deep checks at full length, hours; SCALE=0.01 for a shar
 	$(BIN)/python -m tests.verification --release --scale $(or $(SCALE),1) --first-seed $(or $(SEED),1) \
 		$(if $(RECORD),--record)
 
+containers: $(STAMP) ## announcing with a real Docker engine, as root: image, labels, process 1, compose; minutes
+	CONTAINERS=1 $(BIN)/python -m pytest tests/containers --timeout 400
+
 programs: $(STAMP) ## programs that people run on etcd, run here: Patroni with two PostgreSQL (SERVER=etcd: there)
 	$(BIN)/python -m tests.programs.patroni --server $(or $(SERVER),kvstore)
 
@@ -64,4 +68,4 @@ ready-to-routed: $(STAMP) ## ready → routed through every proxy, beside etcd, 
 		$(if $(DRIVERS),--drivers $(DRIVERS)) $(if $(ONLY),--only $(ONLY)) $(if $(PUBLISH),--publish)
 
 clean:           ## remove what the targets built
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

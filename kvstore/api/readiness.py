@@ -112,6 +112,7 @@ class AnnounceStream:
             session=self._session,
             key=request.key,
             value=request.value,
+            take_over=request.take_over,
         )
         kind, payload = Kind.ANNOUNCE, command.SerializeToString()
         if context.auth.enabled:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 import socket
-from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from kvstore.cli.announce_options import TTL_MIN_MS, checking, client_maker, full_address, policy_of, staying
 from kvstore.cli.announce_traefik import route_of, traefik_options
 from kvstore.cli.failures import CommandFailed
 from kvstore.cli.options import Duration, Settings, Verb
@@ -30,10 +28,7 @@ from kvstore.readiness.instance import (
 from kvstore.readiness.probes import InvalidCheck
 from kvstore.readiness.process import CommandNotStarted
 
-if TYPE_CHECKING:
-    from kvstore.client import Client
-
-TTL_MIN_MS = 500  # the store's
+DOCKER = "docker"
 EXAMPLES = """\b
 Examples:
   # A web server is announced as soon as its health page answers, and withdrawn before it is stopped:
@@ -54,39 +49,36 @@ Examples:
 \b
   # As the first process of a container, ready when a command says so:
   ENTRYPOINT ["kvctl", "announce", "db", "--address", ":5432", "--check", "cmd:pg_isready -q", "--"]
+
+\b
+  # Whatever containers of this host say so in their labels (docker right after announce is no service's name):
+  kvctl announce docker
 """
 
 
-def client_maker(settings: Settings) -> Callable[[], Client]:
-    """Makes clients that begin at an endpoint of their own, so that many announcers and routers spread."""
-    shuffled = random.sample(settings.endpoints, len(settings.endpoints))
-    return replace(settings, endpoints=tuple(shuffled)).client
+class Announce(Verb):
+    """Announces an instance of SERVICE. A word of reserved() right after it is a command of its own, and SERVICE
+    anywhere else."""
+
+    def reserved(self) -> dict[str, click.Command]:
+        from kvstore.cli.announce_docker import docker
+
+        return {DOCKER: docker}
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        if args[:1] == [DOCKER]:
+            command = self.reserved()[DOCKER]
+            return command.make_context(f"{info_name} {DOCKER}", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
 
 
-def local_host(endpoint: str) -> str:
-    """The address this host uses to reach the endpoint. Nothing is sent."""
-    host = endpoint.partition("://")[2] or endpoint
-    name, _, port = host.split(",")[0].rpartition(":")
-    family = socket.AF_INET6 if name.startswith("[") else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.connect((name.strip("[]") or "127.0.0.1", int(port)))
-        found = str(probe.getsockname()[0])
-    return f"[{found}]" if ":" in found else found
-
-
-def full_address(address: str, endpoint: str) -> str:
-    if not address.startswith(":"):
-        return address
-    try:
-        return local_host(endpoint) + address
-    except (OSError, ValueError) as problem:
-        raise click.BadParameter(
-            f"{address!r} has no host, and this host's own address is not known ({problem}); give HOST:PORT",
-            param_hint="'--address'",
-        ) from None
-
-
-@click.command("announce", cls=Verb, epilog=EXAMPLES)
+@click.command("announce", cls=Announce, epilog=EXAMPLES)
 @click.argument("service")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.option(
@@ -102,7 +94,8 @@ def full_address(address: str, endpoint: str) -> str:
     show_default=True,
     metavar="CHECK",
     help="tcp | tcp:HOST:PORT | http(s)://… (2xx and 3xx are ready) | /PATH (the same at --address) | "
-    "cmd:COMMAND (exit status 0) | notify (COMMAND says READY=1 on NOTIFY_SOCKET, as to systemd) | none.",
+    "grpc[:[HOST:PORT][/SERVICE]] (grpc.health.v1 says SERVING) | file:PATH (is there) | cmd:COMMAND (exit status "
+    "0) | notify (COMMAND says READY=1 on NOTIFY_SOCKET, as to systemd) | none.",
 )
 @click.option(
     "--watchdog",
@@ -115,21 +108,12 @@ def full_address(address: str, endpoint: str) -> str:
     "--id", "name", default=None, help="The instance's name in the service.  [default: its address]"
 )
 @click.option(
-    "--ttl", type=Duration(), default="2s", show_default=True, help="How long it stays if we vanish."
+    "--take-over",
+    is_flag=True,
+    help="Take the name from whoever announces it now, instead of waiting until it is free.",
 )
-@click.option(
-    "--grace",
-    type=Duration(),
-    default="500ms",
-    show_default=True,
-    help="How long it stays when our connection breaks; 0 to go at once.",
-)
-@click.option("--interval", type=Duration(), default="200ms", show_default=True, help="Between two checks.")
-@click.option("--timeout", type=Duration(), default="1s", show_default=True, help="For one check.")
-@click.option("--rise", type=click.IntRange(1), default=1, show_default=True, help="Good checks until ready.")
-@click.option(
-    "--fall", type=click.IntRange(1), default=2, show_default=True, help="Bad checks until withdrawn."
-)
+@staying
+@checking
 @click.option(
     "--weight",
     type=click.IntRange(0, MAX_WEIGHT),
@@ -166,7 +150,7 @@ def announce(settings: Settings, /, service: str, command: tuple[str, ...], **op
     console.configure(settings.debug)
     try:
         check_name("service", service)
-        address = full_address(options["address"], settings.endpoints[0])
+        address = full_address(options["address"], settings.endpoints)
         instance = check(
             Instance(
                 service=service,
@@ -176,12 +160,13 @@ def announce(settings: Settings, /, service: str, command: tuple[str, ...], **op
                 weight=options["weight"],
                 zone=options["zone"],
                 tags=options["tags"],
+                host=socket.gethostname(),
             )
         )
     except InvalidInstance as problem:
         raise click.UsageError(str(problem)) from None
     try:
-        policy = Policy(rise=options["rise"], fall=options["fall"], interval_s=options["interval"])
+        policy = policy_of(options)
         return asyncio.run(run(_plan(instance, settings, policy, command, options)))
     except (InvalidCheck, ValueError) as problem:
         raise click.UsageError(str(problem)) from None
@@ -207,6 +192,8 @@ def _plan(
         grace_ms=math.ceil(options["grace"] * 1000),
         drain_s=options["drain"],
         stop_timeout_s=options["stop_timeout"],
+        show_unready=options["show_unready"],
+        take_over=options["take_over"],
         command=command,
         traefik=route_of(instance, options),
     )

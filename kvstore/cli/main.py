@@ -120,6 +120,11 @@ def help_(context: click.Context, words: tuple[str, ...]) -> None:
     inner: click.Context = context.find_root()
     for word in words:
         command = inner.command
+        reserved: dict[str, click.Command] = getattr(command, "reserved", dict)()
+        if word in reserved:
+            name = f"{inner.info_name} {word}"
+            inner = click.Context(reserved[word], info_name=name, parent=inner.parent)
+            continue
         found = command.get_command(inner, word) if isinstance(command, click.Group) else None
         if found is None:
             raise click.UsageError(f"unknown help topic {' '.join(words)!r}")

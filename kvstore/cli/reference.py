@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import click
 
+from kvstore.cli.announce import Announce
 from kvstore.cli.main import root
 from kvstore.cli.options import NAMES
 
@@ -79,6 +80,7 @@ VERSUS: dict[str, tuple[str, str]] = {
     "check perf": (SAME, "the bar is on stderr; says so when kvctl itself could not keep up"),
     "check datascale": (SAME, "the bar is on stderr"),
     "announce": (OURS, ""),
+    "announce docker": (OURS, "needs aiodocker: `pip install 'kvstore[docker]'`"),
     "services list": (OURS, "what bare `kvctl services` does"),
     "services watch": (OURS, ""),
     "drain": (OURS, ""),
@@ -154,6 +156,9 @@ def _verbs() -> Iterator[tuple[str, click.Command, click.Context]]:
     ) -> Iterator[tuple[str, click.Command, click.Context]]:
         if not isinstance(command, click.Group):
             yield context.command_path.removeprefix("kvctl "), command, context
+            for name, reserved in (command.reserved() if isinstance(command, Announce) else {}).items():
+                word = f"{context.info_name} {name}"
+                yield from walk(reserved, click.Context(reserved, info_name=word, parent=context.parent))
             return
         for name in command.list_commands(context):
             inner = command.get_command(context, name)

@@ -159,6 +159,12 @@ class LeaseExists(ClientError):
     code = StatusCode.FAILED_PRECONDITION
 
 
+class InstanceTaken(ClientError):
+    """Somebody who lives announces an instance under this key."""
+
+    code = StatusCode.FAILED_PRECONDITION
+
+
 class MemberNotFound(ClientError):
     code = StatusCode.NOT_FOUND
 
@@ -221,8 +227,8 @@ class WatchCanceled(ClientError):
         self.header = header or Header()
 
 
-# etcd's strings without their prefix. Clients match on the string, not the code: several strings reach the
-# wire under a code other than the one they are declared with.
+# etcd's strings without their prefix, and ours with it. Clients match on the string, not the code: several
+# strings reach the wire under a code other than the one they are declared with.
 _TEXTS: dict[str, type[ClientError]] = {
     "no leader": NoLeader,
     "leader changed": LeaderChanged,
@@ -250,6 +256,7 @@ _TEXTS: dict[str, type[ClientError]] = {
     "authentication failed, invalid user ID or password": AuthenticationFailed,
     "revision of auth store is old": AuthStoreOld,
     "authentication is not enabled": AuthNotEnabled,
+    "kvstore: the instance is announced by somebody else": InstanceTaken,
 }
 
 _CODES: dict[StatusCode, type[ClientError]] = {

@@ -86,18 +86,20 @@ class LeaseRecord(_message.Message):
     def __init__(self, ID: _Optional[int] = ..., ttl_ms: _Optional[int] = ..., session: _Optional[int] = ..., grace_ms: _Optional[int] = ...) -> None: ...
 
 class Announce(_message.Message):
-    __slots__ = ("lease_id", "ttl_ms", "session", "key", "value")
+    __slots__ = ("lease_id", "ttl_ms", "session", "key", "value", "take_over")
     LEASE_ID_FIELD_NUMBER: _ClassVar[int]
     TTL_MS_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
+    TAKE_OVER_FIELD_NUMBER: _ClassVar[int]
     lease_id: int
     ttl_ms: int
     session: int
     key: bytes
     value: bytes
-    def __init__(self, lease_id: _Optional[int] = ..., ttl_ms: _Optional[int] = ..., session: _Optional[int] = ..., key: _Optional[bytes] = ..., value: _Optional[bytes] = ...) -> None: ...
+    take_over: bool
+    def __init__(self, lease_id: _Optional[int] = ..., ttl_ms: _Optional[int] = ..., session: _Optional[int] = ..., key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., take_over: _Optional[bool] = ...) -> None: ...
 
 class AnnounceEnd(_message.Message):
     __slots__ = ("lease_id", "session", "grace_ms")

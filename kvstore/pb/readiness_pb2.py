@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from kvstore.pb import etcdserverpb_pb2 as kvstore_dot_pb_dot_etcdserverpb__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1akvstore/pb/readiness.proto\x12\nkvstore.v1\x1a\x1dkvstore/pb/etcdserverpb.proto\"\xa1\x01\n\x0f\x41nnounceRequest\x12,\n\x08\x61nnounce\x18\x01 \x01(\x0b\x32\x18.kvstore.v1.AnnouncementH\x00\x12+\n\nkeep_alive\x18\x02 \x01(\x0b\x32\x15.kvstore.v1.KeepAliveH\x00\x12(\n\x08withdraw\x18\x03 \x01(\x0b\x32\x14.kvstore.v1.WithdrawH\x00\x42\t\n\x07request\"p\n\x0c\x41nnouncement\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\x10\n\x08lease_id\x18\x03 \x01(\x03\x12\x0e\n\x06ttl_ms\x18\x04 \x01(\x03\x12\x15\n\x08grace_ms\x18\x05 \x01(\x03H\x00\x88\x01\x01\x42\x0b\n\t_grace_ms\"\x0b\n\tKeepAlive\"\n\n\x08Withdraw\"\xd0\x01\n\x10\x41nnounceResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.etcdserverpb.ResponseHeader\x12/\n\x04kind\x18\x02 \x01(\x0e\x32!.kvstore.v1.AnnounceResponse.Kind\x12\x10\n\x08lease_id\x18\x03 \x01(\x03\x12\x0e\n\x06ttl_ms\x18\x04 \x01(\x03\";\n\x04Kind\x12\r\n\tANNOUNCED\x10\x00\x12\x0b\n\x07RENEWED\x10\x01\x12\r\n\tWITHDRAWN\x10\x02\x12\x08\n\x04LOST\x10\x03\x32V\n\tReadiness\x12I\n\x08\x41nnounce\x12\x1b.kvstore.v1.AnnounceRequest\x1a\x1c.kvstore.v1.AnnounceResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1akvstore/pb/readiness.proto\x12\nkvstore.v1\x1a\x1dkvstore/pb/etcdserverpb.proto\"\xa1\x01\n\x0f\x41nnounceRequest\x12,\n\x08\x61nnounce\x18\x01 \x01(\x0b\x32\x18.kvstore.v1.AnnouncementH\x00\x12+\n\nkeep_alive\x18\x02 \x01(\x0b\x32\x15.kvstore.v1.KeepAliveH\x00\x12(\n\x08withdraw\x18\x03 \x01(\x0b\x32\x14.kvstore.v1.WithdrawH\x00\x42\t\n\x07request\"\x83\x01\n\x0c\x41nnouncement\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\x10\n\x08lease_id\x18\x03 \x01(\x03\x12\x0e\n\x06ttl_ms\x18\x04 \x01(\x03\x12\x15\n\x08grace_ms\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\ttake_over\x18\x06 \x01(\x08\x42\x0b\n\t_grace_ms\"\x0b\n\tKeepAlive\"\n\n\x08Withdraw\"\xd0\x01\n\x10\x41nnounceResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.etcdserverpb.ResponseHeader\x12/\n\x04kind\x18\x02 \x01(\x0e\x32!.kvstore.v1.AnnounceResponse.Kind\x12\x10\n\x08lease_id\x18\x03 \x01(\x03\x12\x0e\n\x06ttl_ms\x18\x04 \x01(\x03\";\n\x04Kind\x12\r\n\tANNOUNCED\x10\x00\x12\x0b\n\x07RENEWED\x10\x01\x12\r\n\tWITHDRAWN\x10\x02\x12\x08\n\x04LOST\x10\x03\x32V\n\tReadiness\x12I\n\x08\x41nnounce\x12\x1b.kvstore.v1.AnnounceRequest\x1a\x1c.kvstore.v1.AnnounceResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,16 +34,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ANNOUNCEREQUEST']._serialized_start=74
   _globals['_ANNOUNCEREQUEST']._serialized_end=235
-  _globals['_ANNOUNCEMENT']._serialized_start=237
-  _globals['_ANNOUNCEMENT']._serialized_end=349
-  _globals['_KEEPALIVE']._serialized_start=351
-  _globals['_KEEPALIVE']._serialized_end=362
-  _globals['_WITHDRAW']._serialized_start=364
-  _globals['_WITHDRAW']._serialized_end=374
-  _globals['_ANNOUNCERESPONSE']._serialized_start=377
-  _globals['_ANNOUNCERESPONSE']._serialized_end=585
-  _globals['_ANNOUNCERESPONSE_KIND']._serialized_start=526
-  _globals['_ANNOUNCERESPONSE_KIND']._serialized_end=585
-  _globals['_READINESS']._serialized_start=587
-  _globals['_READINESS']._serialized_end=673
+  _globals['_ANNOUNCEMENT']._serialized_start=238
+  _globals['_ANNOUNCEMENT']._serialized_end=369
+  _globals['_KEEPALIVE']._serialized_start=371
+  _globals['_KEEPALIVE']._serialized_end=382
+  _globals['_WITHDRAW']._serialized_start=384
+  _globals['_WITHDRAW']._serialized_end=394
+  _globals['_ANNOUNCERESPONSE']._serialized_start=397
+  _globals['_ANNOUNCERESPONSE']._serialized_end=605
+  _globals['_ANNOUNCERESPONSE_KIND']._serialized_start=546
+  _globals['_ANNOUNCERESPONSE_KIND']._serialized_end=605
+  _globals['_READINESS']._serialized_start=607
+  _globals['_READINESS']._serialized_end=693
 # @@protoc_insertion_point(module_scope)

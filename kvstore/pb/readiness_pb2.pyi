@@ -18,18 +18,20 @@ class AnnounceRequest(_message.Message):
     def __init__(self, announce: _Optional[_Union[Announcement, _Mapping]] = ..., keep_alive: _Optional[_Union[KeepAlive, _Mapping]] = ..., withdraw: _Optional[_Union[Withdraw, _Mapping]] = ...) -> None: ...
 
 class Announcement(_message.Message):
-    __slots__ = ("key", "value", "lease_id", "ttl_ms", "grace_ms")
+    __slots__ = ("key", "value", "lease_id", "ttl_ms", "grace_ms", "take_over")
     KEY_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     LEASE_ID_FIELD_NUMBER: _ClassVar[int]
     TTL_MS_FIELD_NUMBER: _ClassVar[int]
     GRACE_MS_FIELD_NUMBER: _ClassVar[int]
+    TAKE_OVER_FIELD_NUMBER: _ClassVar[int]
     key: bytes
     value: bytes
     lease_id: int
     ttl_ms: int
     grace_ms: int
-    def __init__(self, key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., lease_id: _Optional[int] = ..., ttl_ms: _Optional[int] = ..., grace_ms: _Optional[int] = ...) -> None: ...
+    take_over: bool
+    def __init__(self, key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., lease_id: _Optional[int] = ..., ttl_ms: _Optional[int] = ..., grace_ms: _Optional[int] = ..., take_over: _Optional[bool] = ...) -> None: ...
 
 class KeepAlive(_message.Message):
     __slots__ = ()

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,8 +35,9 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What `kvctl announce` was asked to do. drain_s: between withdrawing and stopping the command.
-    make_client: of a client that says at once when nobody can be reached (wait_for_endpoints=False); the
-    waiting is done here, and said."""
+    show_unready: the store holds it while it starts or has failed too, in that state. take_over: from whoever
+    announces it now. make_client: of a client that says at once when nobody can be reached
+    (wait_for_endpoints=False); the waiting is done here, and said."""
 
     instance: Instance
     make_client: Callable[[], Client]
@@ -48,6 +50,8 @@ class Plan:
     drain_s: float = 0.05
     stop_timeout_s: float = 10.0
     withdraw_timeout_s: float = 1.0
+    show_unready: bool = False
+    take_over: bool = False
     command: Sequence[str] = ()
     traefik: Route | None = None
 
@@ -84,6 +88,7 @@ async def run(plan: Plan) -> int:
                     grace_ms=plan.grace_ms,
                     withdraw_timeout_s=plan.withdraw_timeout_s,
                     told=told,
+                    take_over=plan.take_over,
                 )
                 await Announcer(plan, registrar, probe, ending).run()
             return await _stop(plan, child, ending)
@@ -142,9 +147,11 @@ class Announcer:
         self._registrar = registrar
         self._probe = probe
         self._ending = ending
-        self._health = Health(probe.policy or plan.policy, time.monotonic())
+        self._health = Health(probe.policy(plan.policy), time.monotonic(), random.Random())
 
     async def run(self) -> None:
+        if self._plan.show_unready:
+            self._want(State.STARTING)
         async with asyncio.TaskGroup() as group:
             probing = group.create_task(self._keep_probing(), name="probe")
             keeping = group.create_task(self._registrar.run(), name="registrar")
@@ -168,11 +175,19 @@ class Announcer:
     def _carry_out(self, effect: Effect) -> None:
         if isinstance(effect, BecameReady):
             log.info("ready after %.1f ms", effect.after_s * 1e3)
-            now_ms = time.time_ns() // 1_000_000
-            self._registrar.want(replace(self._plan.instance, state=State.READY, since_ms=now_ms))
+            self._want(State.READY)
+            return
+        log.warning("%s: withdrawing", effect.reason)
+        if effect.held_s:
+            log.warning("it flaps: held withdrawn and not asked for %g s", effect.held_s)
+        if self._plan.show_unready:
+            self._want(State.FAILED)
         else:
-            log.warning("%s: withdrawing", effect.reason)
             self._registrar.want(None)
+
+    def _want(self, state: State) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        self._registrar.want(replace(self._plan.instance, state=state, since_ms=now_ms))
 
 
 async def _stop(plan: Plan, child: Child | None, ending: Ending) -> int:

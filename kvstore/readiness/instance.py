@@ -4,7 +4,9 @@ Key:    /kvstore/services/SERVICE/INSTANCE
 Value:  one JSON object, version 1:
 
     {"version":1,"service":"web","id":"10.0.0.5:8080","address":"10.0.0.5:8080","protocol":"http","weight":100,
-     "zone":"","tags":[],"state":"ready","since":"2026-01-31T12:00:00.000Z"}
+     "zone":"","tags":[],"state":"ready","since":"2026-01-31T12:00:00.000Z","host":"machine-7"}
+
+host is where its announcer runs, for people: left out where that is not known.
 
 Reading is strict about what it knows and indifferent to what it does not: a field of the wrong type or range
 is refused with its reason, a field it has never heard of is skipped, a state it has never heard of is read as
@@ -68,6 +70,7 @@ class Instance:
     tags: tuple[str, ...] = ()
     state: State = State.READY
     since_ms: int = 0
+    host: str = ""
 
     @property
     def key(self) -> bytes:
@@ -121,7 +124,7 @@ def check_name(field: str, name: str) -> str:
 def split_address(address: str) -> tuple[str, int]:
     """("10.0.0.5", 8080) of "10.0.0.5:8080"; the brackets of an IPv6 address are taken off."""
     host, colon, port = address.rpartition(":")
-    if not colon or not host:
+    if not colon or not host or address.endswith("]"):
         raise InvalidInstance("address", f"{address!r} is not HOST:PORT")
     if not (port.isascii() and port.isdigit()) or not 1 <= int(port) <= 65535:
         raise InvalidInstance("address", f"{address!r}: {port!r} is not a port from 1 to 65535")
@@ -173,6 +176,8 @@ def encode(instance: Instance) -> bytes:
         "state": instance.state.value,
         "since": _format_time(instance.since_ms),
     }
+    if instance.host:
+        fields["host"] = instance.host
     return json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -197,6 +202,7 @@ def decode(key: bytes, value: bytes) -> Instance:
             tags=_tags(fields),
             state=_state(_take(fields, "state", str, State.READY.value)),
             since_ms=_parse_time(_take(fields, "since", str, "")),
+            host=_take(fields, "host", str, ""),
         )
     )
     if instance.key != key:

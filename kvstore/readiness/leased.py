@@ -1,7 +1,9 @@
 """Announcing with what every etcd has: a lease, a put, and a renewal every third of its TTL.
 
 The lease is granted before it is needed, while the instance is still starting, so that announcing is one round trip:
-one put. Withdrawing is one too: the lease is revoked, which cannot delete what another announcer has put under the
+one transaction, which puts the key where nobody has it. Where somebody has, it is taken only from an earlier run of
+the same instance (the same host and address), or with take_over; the other is not told, as etcd has no way to.
+Withdrawing is one round trip too: the lease is revoked, which cannot delete what another announcer has put under the
 same key since.
 
 Whatever goes wrong is tried again for as long as the instance is wanted: a put is repeated even when its outcome is
@@ -15,10 +17,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from kvstore.client import Client, ClientError, LeaseSession
-from kvstore.client.errors import LeaseNotFound
-from kvstore.readiness.instance import Instance, encode
-from kvstore.readiness.trouble import Trouble, say_announced
+from kvstore.client import Client, ClientError, Compare, LeaseSession, Op, RangeResult
+from kvstore.client.errors import InstanceTaken, LeaseNotFound, PermissionDenied
+from kvstore.readiness.instance import Instance, InvalidInstance, decode, encode
+from kvstore.readiness.trouble import Trouble, say_announced, taken
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ class Leased:
         *,
         withdraw_timeout_s: float = 1.0,
         told: Callable[[int], None] = lambda lease_id: None,
+        take_over: bool = False,
     ) -> None:
         self._client = client
         self._ttl_s = ttl_s
@@ -42,6 +45,8 @@ class Leased:
         self._announced: Instance | None = None
         self._touched = False  # the key may be in the store, under the lease held now
         self._changed = asyncio.Event()
+        self._take_over = take_over
+        self._may_read = True
         self._trouble = Trouble("trying again until it does")
 
     @property
@@ -57,7 +62,7 @@ class Leased:
         while True:
             try:
                 async with self._client.lease(self._ttl_s) as lease:
-                    self._trouble.over()
+                    self._trouble.answered()
                     try:
                         await self._hold(lease)
                     finally:
@@ -87,11 +92,39 @@ class Leased:
 
     async def _put(self, instance: Instance, lease: LeaseSession) -> None:
         self._touched = True
-        revision = (await self._client.put(instance.key, encode(instance), lease=lease.id)).revision
-        self._announced = instance
+        try:
+            revision = await self._put_where_free(instance, lease)
+        except InstanceTaken:
+            self._touched = False
+            raise
+        self._announced, self._take_over = instance, False
         self._trouble.over()
         say_announced(instance, revision)
         self._told(lease.id)
+
+    async def _put_where_free(self, instance: Instance, lease: LeaseSession) -> int:
+        """The revision it was put at. Raises InstanceTaken."""
+        key, value = instance.key, encode(instance)
+        put = Op.put(key, value, lease=lease.id)
+        condition = Compare.version(key) == 0
+        while self._may_read:
+            try:
+                done = await self._client.txn([condition], [put], [Op.get(key)])
+            except PermissionDenied:  # who may only write cannot ask whose it is
+                self._may_read = False
+                break
+            if done.succeeded:
+                return done.revision
+            (found,) = done.responses
+            assert isinstance(found, RangeResult), "the operation was a get"
+            if not found.kvs:
+                condition = Compare.version(key) == 0
+                continue
+            there = found.kvs[0]
+            if there.lease != lease.id and not self._take_over and not _is_same(instance, there.value):
+                raise taken(instance, there.value)
+            condition = Compare.mod_revision(key) == there.mod_revision
+        return (await self._client.put(key, value, lease=lease.id)).revision
 
     async def _wait(self, lease: LeaseSession) -> None:
         waits = [asyncio.ensure_future(self._changed.wait()), asyncio.ensure_future(lease.lost.wait())]
@@ -119,3 +152,12 @@ class Leased:
             return
         lease.lost.set()
         log.info("withdrawn")
+
+
+def _is_same(instance: Instance, value: bytes) -> bool:
+    """What is there was put by an earlier run of the same instance."""
+    try:
+        there = decode(instance.key, value)
+    except InvalidInstance:
+        return False
+    return there.address == instance.address and there.host in ("", instance.host)

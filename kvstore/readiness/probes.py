@@ -1,8 +1,10 @@
-"""One question, one answer: is it ready at this moment? tcp, http(s) and command probes.
+"""One question, one answer: is it ready at this moment? tcp, http(s), gRPC, file and command probes.
 
     tcp               the announced address accepts a connection      tcp:HOST:PORT   another address does
     http://… https:// the URL answers 200 to 399                      /path           the same at the announced address
-    cmd:COMMAND       the shell command exits with status 0
+    grpc              the gRPC health service (grpc.health.v1) at the announced address says SERVING
+    grpc:/SERVICE     the same of one service of it                   grpc:HOST:PORT[/SERVICE]   at another address
+    file:PATH         there is such a file                            cmd:COMMAND   the command exits with status 0
     notify            the command says so itself (notify.py)
     none              no question: ready as soon as it is started
 
@@ -18,7 +20,7 @@ import os
 import re
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -28,6 +30,10 @@ from kvstore.readiness.notify import NotifySocket
 from kvstore.readiness.process import Child, Children, CommandNotStarted
 
 SHELL = "/bin/sh"
+KINDS = (
+    *("tcp", "tcp:HOST:PORT", "http://…", "https://…", "/PATH", "grpc[:[HOST:PORT][/SERVICE]]"),
+    *("file:PATH", "cmd:COMMAND", "notify", "none"),
+)
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})[ \r\n]")
 
 
@@ -42,8 +48,9 @@ class Answer:
 class Probe(Protocol):
     environment: Mapping[str, str]
     """What the command has to know of it."""
-    policy: Policy | None
-    """Where it needs one of its own."""
+
+    def policy(self, asked: Policy) -> Policy:
+        """The policy it can be asked with, for the one that was asked for."""
 
     async def ask(self) -> Answer: ...
 
@@ -58,7 +65,9 @@ class InvalidCheck(ValueError):
 
 class _Base:
     environment: Mapping[str, str] = {}
-    policy: Policy | None = None
+
+    def policy(self, asked: Policy) -> Policy:
+        return asked
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
@@ -88,7 +97,8 @@ class NoProbe(_Base):
 class NotifyProbe(_Base):
     """Answers when the command has said something new, and not before: nothing is polled."""
 
-    policy: Policy | None = Policy(rise=1, fall=1, interval_s=0.001)
+    def policy(self, asked: Policy) -> Policy:
+        return replace(asked, rise=1, fall=1, interval_s=0.001, jitter=0.0)
 
     def __init__(self, watchdog_s: float) -> None:
         super().__init__(float("inf"))
@@ -170,6 +180,16 @@ class HttpProbe(_Base):
         return Answer(200 <= status < 400, "" if 200 <= status < 400 else f"HTTP status {status}")
 
 
+class FileProbe(_Base):
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__(timeout_s)
+        self._path = path
+
+    async def _ask(self) -> Answer:
+        is_there = await asyncio.to_thread(os.path.exists, self._path)  # a network's file system may hang
+        return Answer(is_there, "" if is_there else f"{self._path} is not there")
+
+
 class CommandProbe(_Base):
     """Its output is thrown away. When it overruns its timeout its whole process group is killed."""
 
@@ -197,29 +217,40 @@ def make_probe(
     check: str, address: str, timeout_s: float, children: Children, *, watchdog_s: float = 0.0
 ) -> Probe:
     """watchdog_s: for notify, 0 for none. Raises InvalidCheck."""
-    kind, _, rest = check.partition(":")
-    if check == "none":
-        return NoProbe(timeout_s)
     if check == "notify":
         return NotifyProbe(watchdog_s)
     if watchdog_s:
         raise InvalidCheck(f"a watchdog is a matter of check 'notify', not of {check!r}")
+    kind, _, rest = check.partition(":")
+    if kind == "cmd" and rest.strip():
+        return CommandProbe(rest, timeout_s, children)
+    if kind == "file" and rest:
+        return FileProbe(rest, timeout_s)
+    return make_network_probe(check, address, timeout_s)
+
+
+def make_network_probe(check: str, address: str, timeout_s: float) -> Probe:
+    """Of those that ask over the network, or nobody: they mean the same on every machine. Raises InvalidCheck."""
+    kind, _, rest = check.partition(":")
+    if check == "none":
+        return NoProbe(timeout_s)
     if check == "tcp":
         return TcpProbe(address, timeout_s)
     if check.startswith("/"):
         return HttpProbe(f"http://{address}{check}", timeout_s)
-    if kind == "tcp":
-        try:
+    try:
+        if kind == "tcp":
             return TcpProbe(rest, timeout_s)
-        except InvalidInstance as problem:
-            raise InvalidCheck(f"check {check!r}: {problem.reason}") from None
+        if kind == "grpc":
+            from kvstore.readiness.grpc_probe import GrpcProbe
+
+            where, _, service = rest.partition("/")
+            return GrpcProbe(where or address, service, timeout_s)
+    except InvalidInstance as problem:
+        raise InvalidCheck(f"check {check!r}: {problem.reason}") from None
     if kind in ("http", "https") and rest.startswith("//") and len(rest) > 2:
         return HttpProbe(check, timeout_s)
-    if kind == "cmd" and rest.strip():
-        return CommandProbe(rest, timeout_s, children)
-    raise InvalidCheck(
-        f"check {check!r} is none of: tcp, tcp:HOST:PORT, http://…, https://…, /PATH, cmd:COMMAND, notify, none"
-    )
+    raise InvalidCheck(f"check {check!r} is none of: {', '.join(KINDS)}")
 
 
 def _short(problem: OSError) -> str:

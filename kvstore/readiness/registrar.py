@@ -29,13 +29,20 @@ class Registrar:
         grace_ms: int = GRACE_MS,
         withdraw_timeout_s: float = 1.0,
         told: Callable[[int], None] = lambda lease_id: None,
+        take_over: bool = False,
     ) -> None:
         self._client = client
         self._ttl_ms = ttl_ms
         self._withdraw_timeout_s = withdraw_timeout_s
         self._told = told
+        self._take_over = take_over
         self._way: Streamed | Leased = Streamed(
-            client, ttl_ms, grace_ms=grace_ms, withdraw_timeout_s=withdraw_timeout_s, told=told
+            client,
+            ttl_ms,
+            grace_ms=grace_ms,
+            withdraw_timeout_s=withdraw_timeout_s,
+            told=told,
+            take_over=take_over,
         )
         self._wanted: Instance | None = None
 
@@ -54,7 +61,11 @@ class Registrar:
         except Unimplemented:
             ttl_s = -(-self._ttl_ms // 1000)
             self._way = Leased(
-                self._client, ttl_s, withdraw_timeout_s=self._withdraw_timeout_s, told=self._told
+                self._client,
+                ttl_s,
+                withdraw_timeout_s=self._withdraw_timeout_s,
+                told=self._told,
+                take_over=self._take_over,
             )
             self._way.want(self._wanted)
             await self._way.run()

@@ -15,12 +15,12 @@ from collections.abc import Callable
 
 from kvstore.client import Client, ClientError
 from kvstore.client.endpoints import Endpoint
-from kvstore.client.errors import Unimplemented
+from kvstore.client.errors import InstanceTaken, Unimplemented
 from kvstore.client.methods import ANNOUNCE
 from kvstore.client.stream import Stream
 from kvstore.pb.readiness_pb2 import Announcement, AnnounceRequest, AnnounceResponse, KeepAlive, Withdraw
 from kvstore.readiness.instance import Instance, encode
-from kvstore.readiness.trouble import Trouble, say_announced
+from kvstore.readiness.trouble import Trouble, say_announced, taken
 
 DIAL_TIMEOUT_S = 2.0
 
@@ -39,7 +39,9 @@ class Streamed:
         grace_ms: int,
         withdraw_timeout_s: float,
         told: Callable[[int], None] = lambda lease_id: None,
+        take_over: bool = False,
     ) -> None:
+        self._client = client
         self._caller = client.caller
         self._ttl_ms = ttl_ms
         self._grace_ms = grace_ms
@@ -51,6 +53,8 @@ class Streamed:
         # One for all its streams: whoever announces again under it is known to be the same.
         self._lease_id = random.SystemRandom().getrandbits(63) | 1
         self._touched = False  # the store may hold it, under this lease
+        # Once: two that both take over would take it from each other for ever.
+        self._take_over = take_over
         self._trouble = Trouble("trying again until it does")
 
     def want(self, instance: Instance | None) -> None:
@@ -70,6 +74,9 @@ class Streamed:
                     await self._hold(endpoint)
                 except Unimplemented:
                     raise
+                except InstanceTaken as error:  # no other member would say anything else
+                    problem = error
+                    break
                 except ClientError as error:
                     self._caller.note(endpoint, error)
                     problem = error
@@ -86,7 +93,7 @@ class Streamed:
             if not self._touched:
                 # A withdrawal of nothing tells whether the store knows the call, before it matters.
                 await self._ask(stream, AnnounceRequest(withdraw=Withdraw()))
-                self._trouble.over()
+                self._trouble.answered()
             while True:
                 await self._follow(stream)
         except asyncio.CancelledError:
@@ -131,12 +138,23 @@ class Streamed:
             lease_id=self._lease_id,
             ttl_ms=self._ttl_ms,
             grace_ms=self._grace_ms,
+            take_over=self._take_over,
         )
-        answer = await self._ask(stream, AnnounceRequest(announce=request))
-        self.announced = instance
+        try:
+            answer = await self._ask(stream, AnnounceRequest(announce=request))
+        except InstanceTaken:
+            self._touched = False
+            raise taken(instance, await self._held(instance)) from None
+        self.announced, self._take_over = instance, False
         self._trouble.over()
         say_announced(instance, answer.header.revision)
         self._told(self._lease_id)
+
+    async def _held(self, instance: Instance) -> bytes | None:
+        with contextlib.suppress(ClientError):
+            found = await self._client.get(instance.key)
+            return found.kvs[0].value if found.kvs else None
+        return None
 
     async def _renew(self, stream: AnnounceStream) -> None:
         answer = await self._ask(stream, AnnounceRequest(keep_alive=KeepAlive()))

@@ -287,7 +287,7 @@ class Applier:
         before = self.keyspace.current(request.key)
         held = before.lease if before is not None else 0
         holder = lessor.get(held) if held != request.lease_id else None
-        if holder is not None and holder.session and not holder.grace_ms:
+        if holder is not None and holder.session and not holder.grace_ms and not request.take_over:
             raise errors.InstanceTaken
         lease = lessor.get(request.lease_id)
         if lease is None:

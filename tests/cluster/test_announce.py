@@ -122,6 +122,19 @@ def test_a_name_that_is_taken_is_refused_until_its_holder_is_gone(cluster: TestC
     assert found is not None and found.lease == 402
 
 
+def test_a_name_can_be_taken_over_and_its_holder_is_told(cluster: TestCluster) -> None:
+    first, second = Announcer(cluster.members[0]), Announcer(cluster.members[1])
+    first.announce(b"taken", 501, grace_ms=1000)
+    request = Announcement(key=b"taken", value=b"w", lease_id=502, ttl_ms=LONG_MS, take_over=True)
+    assert second.ask(AnnounceRequest(announce=request)).kind == ANNOUNCED
+    assert first.ask(AnnounceRequest(keep_alive=KeepAlive())).kind == AnnounceResponse.LOST
+    first.break_off()
+    found = stored(cluster.members[2], b"taken")
+    assert found is not None and (found.lease, found.value) == (502, b"w")
+    assert second.ask(AnnounceRequest(withdraw=Withdraw())).kind == WITHDRAWN
+    second.break_off()
+
+
 @pytest.mark.parametrize(
     ("wrong", "text"),
     [

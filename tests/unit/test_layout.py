@@ -97,6 +97,8 @@ PURE = [
     "kvstore/state/mvcc.py",
     "kvstore/state/watch_hub.py",
     "kvstore/state/lessor.py",
+    "kvstore/readiness/docker.py",
+    "kvstore/readiness/docker_labels.py",
     "kvstore/readiness/health.py",
     "kvstore/readiness/traefik_schema.py",
     "kvstore/routing/haproxy_plan.py",

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from kvstore.cli.announce import client_maker
+from kvstore.cli.announce_options import client_maker
 from kvstore.cli.failures import CommandFailed
 from kvstore.cli.options import Duration, Settings
 from kvstore.readiness.instance import InvalidInstance, check_name
