@@ -54,6 +54,8 @@ class Kind(IntEnum):
     ROLE_REVOKE_PERMISSION = 23
     ANNOUNCE = 30  # kvstore.internal.Announce
     ANNOUNCE_END = 31  # kvstore.internal.AnnounceEnd
+    QUOTA_SET = 40  # kvstore.v1.QuotaSetRequest
+    QUOTA_REMOVE = 41  # kvstore.v1.QuotaRemoveRequest
 
 
 MEMBERS_OWN = frozenset(

@@ -33,6 +33,7 @@ from kvstore.api.lease import LeaseService
 from kvstore.api.lock import LockService
 from kvstore.api.maintenance import MaintenanceService
 from kvstore.api.passwords import PasswordThread
+from kvstore.api.quota import QuotaService
 from kvstore.api.readiness import ReadinessService
 from kvstore.api.reflection import ReflectionService
 from kvstore.api.snapshot import SnapshotService
@@ -452,6 +453,7 @@ class MemberProcess:
             **LockService(context, leases.new_id).methods(),
             **ElectionService(context, leases.new_id).methods(),
             **ReadinessService(context, self.keeper, self._random).methods(),
+            **QuotaService(context).methods(),
             **ClusterService(context, self.changes).methods(),
             **MaintenanceService(context).methods(),
             **AuthService(context, self._passwords.passwords, self._passwords.run).methods(),

@@ -131,6 +131,22 @@ class AuthorizedCommand(_message.Message):
     payload: bytes
     def __init__(self, user: _Optional[str] = ..., revision: _Optional[int] = ..., member: _Optional[bool] = ..., kind: _Optional[int] = ..., payload: _Optional[bytes] = ...) -> None: ...
 
+class QuotaRecord(_message.Message):
+    __slots__ = ("prefix", "bytes_max", "keys_max", "qps_max", "used_bytes", "used_keys")
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    BYTES_MAX_FIELD_NUMBER: _ClassVar[int]
+    KEYS_MAX_FIELD_NUMBER: _ClassVar[int]
+    QPS_MAX_FIELD_NUMBER: _ClassVar[int]
+    USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    USED_KEYS_FIELD_NUMBER: _ClassVar[int]
+    prefix: bytes
+    bytes_max: int
+    keys_max: int
+    qps_max: int
+    used_bytes: int
+    used_keys: int
+    def __init__(self, prefix: _Optional[bytes] = ..., bytes_max: _Optional[int] = ..., keys_max: _Optional[int] = ..., qps_max: _Optional[int] = ..., used_bytes: _Optional[int] = ..., used_keys: _Optional[int] = ...) -> None: ...
+
 class TokenGrant(_message.Message):
     __slots__ = ("user", "revision", "letters")
     USER_FIELD_NUMBER: _ClassVar[int]

@@ -43,6 +43,8 @@ from kvstore.state.lessor import Lease, Lessor
 from kvstore.state.mvcc import Keyspace
 from kvstore.state.overlay import Latest, Overlay
 from kvstore.state.plain_put import plain_put
+from kvstore.state.quota_commands import QuotaCommands
+from kvstore.state.quotas import Quotas
 from kvstore.state.records import KV_AT
 from kvstore.state.space import Space
 from kvstore.state.storage_process import ALARMS, LEASE_KEYS, LEASES, MEMBERS
@@ -53,6 +55,7 @@ Outcome = tuple[int, bytes] | errors.StoreError
 CHANGING = (
     *(Kind.PUT, Kind.DELETE_RANGE, Kind.TXN, Kind.COMPACT),
     *(Kind.LEASE_GRANT, Kind.LEASE_REVOKE, Kind.LEASE_EXPIRE, Kind.ANNOUNCE, Kind.ANNOUNCE_END),
+    Kind.QUOTA_SET,
 )
 """What is refused while members are known to differ: it would make them differ more."""
 _PREV_KV, _DELETED, _PREV_KVS = b"\x12", b"\x10", b"\x1a"
@@ -70,6 +73,7 @@ class Applier:
         alarms: list[AlarmMember],
         compaction: Compaction,
         auth: AuthStore,
+        quotas: Quotas,
         space: Space,
     ) -> None:
         self.keyspace = keyspace
@@ -97,6 +101,7 @@ class Applier:
             Kind.ANNOUNCE_END: self._announce_end,
             Kind.AUTHORIZED: self._authorized,
             **self._auth_commands.effects(),
+            **QuotaCommands(quotas, keyspace, overlay).effects(),
         }
         self._space = space
         self._unalarmed = dict(self._effects)
@@ -140,6 +145,9 @@ class Applier:
         if plain is not None:
             key, value = plain
             before = self.keyspace.current(key)
+            quotas = self.keyspace.quotas
+            if quotas is not None:
+                quotas.admit_put(key, len(value), before)
             self._meter.puts += 1
             self._meter.put_bytes += len(key) + len(value)
             self.keyspace.put(key, value, 0, before)
@@ -154,6 +162,9 @@ class Applier:
             before = self.keyspace.current(request.key)
             if before is None or not before.version:
                 raise errors.KeyNotFound
+        quotas = self.keyspace.quotas
+        if quotas is not None and not request.ignore_value:
+            quotas.admit_put(request.key, len(request.value), self.keyspace.current(request.key))
         return self.write_put(request)
 
     def write_put(self, request: PutRequest) -> bytes:
@@ -290,12 +301,14 @@ class Applier:
         if holder is not None and holder.session and not holder.grace_ms:
             raise errors.InstanceTaken
         lease = lessor.get(request.lease_id)
+        if lease is not None and (not lease.session or lease.keys - {request.key}):
+            raise errors.LeaseExists  # somebody else's, or another instance's
+        if self.keyspace.quotas is not None:
+            self.keyspace.quotas.admit_put(request.key, len(request.value), before)
         if lease is None:
             lease = lessor.grant(request.lease_id, request.ttl_ms)
             self._meter.leases_granted += 1
             self._meter.lease_ttl_s.observe(request.ttl_ms / 1000)
-        elif not lease.session or lease.keys - {request.key}:
-            raise errors.LeaseExists  # somebody else's, or another instance's
         lease.ttl_ms = request.ttl_ms
         self._store_lease(lessor.hold(lease.id, request.session))
         is_there = before is not None and before.version and held == lease.id

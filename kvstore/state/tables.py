@@ -12,6 +12,7 @@
     auth        b"state" -> enabled u8 | auth revision u64 | ended revision u64          (auth.py)
                 b"u" + name -> kvstore.internal.UserRecord
                 b"r" + name -> authpb.Role
+    quotas      prefix -> kvstore.internal.QuotaRecord, use included                     (quotas.py)
 
 All of it is in memory as well and read from LMDB only at the start.
 """

@@ -71,6 +71,9 @@ def run(writer: Writer, request: TxnRequest) -> bytes:
         if op.WhichOneof("request") == "request_put":
             _check_put(writer, op.request_put)
     _check_ranges(writer.keyspace, path)
+    quotas = writer.keyspace.quotas
+    if quotas is not None:
+        quotas.admit_txn(writer.keyspace, list(path.operations()))
     return _run(writer, path)
 
 
