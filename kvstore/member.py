@@ -29,6 +29,7 @@ from kvstore.api.context import Context, simple_tokens
 from kvstore.api.election import ElectionService
 from kvstore.api.health import HealthService
 from kvstore.api.kv import KvService
+from kvstore.api.leader import LeaderDoor
 from kvstore.api.lease import LeaseService
 from kvstore.api.lock import LockService
 from kvstore.api.maintenance import MaintenanceService
@@ -460,7 +461,9 @@ class MemberProcess:
             **SnapshotService(context).methods(),
             **HealthService().methods(),
         }
-        methods = context.guard.wrap({**services, **ReflectionService(services).methods()})
+        self._leader_door = LeaderDoor(context)
+        reflection = ReflectionService(services).methods()
+        methods = context.guard.wrap(self._leader_door.wrap({**services, **reflection}))
         self._http = HttpServer(context, methods)
         traffic = open_traffic(self.config)
         self._upkeep = Upkeep(
@@ -521,6 +524,7 @@ class MemberProcess:
         self.driver.tick()
         self.keeper.tick()
         self.watches.tick()
+        self._leader_door.tick()
         self.changes.tick()
         self._guard.tokens.tick()
         if self._upkeep is not None:
