@@ -97,11 +97,11 @@ def _alarms(reader: Reader) -> Iterator[tuple[bytes, bytes]]:
 def _leases(reader: Reader) -> Iterator[tuple[bytes, bytes]]:
     for place, value in reader.table(LEASES):
         record = LeaseRecord.FromString(value)
+        record.remaining_ms = record.grant_index = 0
         lease = Lease(ID=record.ID, TTL=-(-record.ttl_ms // 1000))
         if record != LeaseRecord(ID=lease.ID, ttl_ms=lease.TTL * 1000):
-            lease.kvstore = (
-                value  # milliseconds, and what an announced instance's stream needs to take it over
-            )
+            # milliseconds, and what an announced instance's stream needs to take it over
+            lease.kvstore = record.SerializeToString()
         yield place, lease.SerializeToString()
 
 

@@ -29,6 +29,7 @@ from kvstore.pb.internal_pb2 import (
     Announce,
     AnnounceEnd,
     AuthorizedCommand,
+    LeaseCheckpoint,
     LeaseExpire,
     LeaseRecord,
     MemberRecord,
@@ -86,6 +87,7 @@ class Applier:
         self._auth = auth
         self._auth_commands = AuthCommands(auth, overlay)
         self._term = 0
+        self._index = 0
         self._effects: dict[int, Callable[[bytes], bytes]] = {
             Kind.PUT: self._put,
             Kind.DELETE_RANGE: self._delete_range,
@@ -94,6 +96,7 @@ class Applier:
             Kind.LEASE_GRANT: self._lease_grant,
             Kind.LEASE_REVOKE: self._lease_revoke,
             Kind.LEASE_EXPIRE: self._lease_expire,
+            Kind.LEASE_CHECKPOINT: self._lease_checkpoint,
             Kind.MEMBER_PUBLISH: self._member_publish,
             Kind.ALARM: self._alarm,
             Kind.MEMBER_UPDATE: self._member_update,
@@ -109,7 +112,7 @@ class Applier:
 
     def begin(self, index: int) -> None:
         """The commands that follow are of the entry at this index."""
-        self._auth_commands.index = index
+        self._index = self._auth_commands.index = index
 
     def apply(self, commands: Iterable[tuple[int, bytes]], term: int) -> list[Outcome]:
         """The commands of an entry of `term`: of each the revision its reply names and the reply without its
@@ -249,13 +252,21 @@ class Applier:
     def _lease_grant(self, payload: bytes) -> bytes:
         request = LeaseGrantRequest.FromString(payload)
         lease = self._lessor.grant(request.ID, request.TTL * 1000)
+        lease.grant_index = self._index
         self._meter.leases_granted += 1
         self._meter.lease_ttl_s.observe(request.TTL)
         self._store_lease(lease)
         return LeaseGrantResponse(ID=lease.id, TTL=request.TTL).SerializeToString()
 
     def _store_lease(self, lease: Lease) -> None:
-        record = LeaseRecord(ID=lease.id, ttl_ms=lease.ttl_ms, session=lease.session, grace_ms=lease.grace_ms)
+        record = LeaseRecord(
+            ID=lease.id,
+            ttl_ms=lease.ttl_ms,
+            session=lease.session,
+            grace_ms=lease.grace_ms,
+            remaining_ms=lease.remaining_ms,
+            grant_index=lease.grant_index,
+        )
         self._overlay.filling.operations[LEASES, lease_place(lease.id)] = record.SerializeToString()
 
     def _lease_revoke(self, payload: bytes) -> bytes:
@@ -273,6 +284,19 @@ class Applier:
                 if lease is not None and lease.session == session:
                     self._revoke(lease_id)
                     self.keyspace.end()
+        return b""
+
+    def _lease_checkpoint(self, payload: bytes) -> bytes:
+        """Of a leader whose term is over nothing counts: what it had promised since, nobody knows."""
+        request = LeaseCheckpoint.FromString(payload)
+        if request.term != self._term:
+            raise errors.NotLeader
+        told = zip(request.IDs, request.remaining_ms, request.grant_indexes, strict=True)
+        for lease_id, remaining_ms, grant_index in told:
+            lease = self._lessor.get(lease_id)
+            if lease is not None and lease.grant_index == grant_index and not lease.session:
+                lease.remaining_ms = remaining_ms
+                self._store_lease(lease)
         return b""
 
     def _revoke(self, lease_id: int) -> None:

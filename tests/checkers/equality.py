@@ -45,7 +45,12 @@ def state_of(machine: StateMachine) -> Lines:
     for lease_id in lessor.leases():
         lease = lessor.get(lease_id)
         assert lease is not None
-        lines.append((f"lease {lease_id:x} {lease.ttl_ms}", b"\0".join(lessor.keys(lease_id))))
+        lines.append(
+            (
+                f"lease {lease_id:x} {lease.ttl_ms} {lease.remaining_ms} {lease.grant_index}",
+                b"\0".join(lessor.keys(lease_id)),
+            )
+        )
     for member_id in sorted(machine.members):
         record = machine.members[member_id].SerializeToString(deterministic=True)
         lines.append((f"member {member_id:x}", record))

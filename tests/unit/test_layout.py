@@ -97,6 +97,7 @@ PURE = [
     "kvstore/state/mvcc.py",
     "kvstore/state/watch_hub.py",
     "kvstore/state/lessor.py",
+    "kvstore/state/lease_marks.py",
     "kvstore/state/quotas.py",
     "kvstore/state/quota_commands.py",
     "kvstore/api/rates.py",

@@ -54,6 +54,7 @@ class Options:
     check_every: int
     gone: float  # of what is lost on its way, how often it is taken for the end of the other's process
     quotas: bool = False  # one session sets and removes them
+    mark_step_s: float = 2.0  # between marks of what is left of a lease
 
     @classmethod
     def draw(cls, random: Random) -> Options:
@@ -102,5 +103,6 @@ class Options:
             check_every=random.choice((5, 20)),
             gone=sometimes(0.3, 0.4),
         )
-        # Follows from the others, so that schedules without quotas are what they were before there were any.
-        return replace(drawn, quotas=int(drawn.duration_s * 1e6) % 4 == 0)
+        # Follows from the others, so that schedules without either are what they were before there was any.
+        own = int(drawn.duration_s * 1e6)
+        return replace(drawn, quotas=own % 4 == 0, mark_step_s=0.1 if own % 3 == 0 else 2.0)

@@ -25,7 +25,7 @@ from kvstore.pb.etcdserverpb_pb2 import (
     TxnRequest,
     TxnResponse,
 )
-from kvstore.pb.internal_pb2 import LeaseExpire, MemberRecord
+from kvstore.pb.internal_pb2 import LeaseCheckpoint, LeaseExpire, MemberRecord
 from kvstore.pb.quota_pb2 import QuotaRemoveRequest, QuotaSetRequest
 from kvstore.replication.outbox import Outcome
 from kvstore.state.machine import StateMachine
@@ -67,6 +67,8 @@ class Reference:
                 if lease in self.leases:
                     self._end(lease, expired=True)
             return self.timeline.revision, None
+        if kind == Kind.LEASE_CHECKPOINT and LeaseCheckpoint.FromString(payload).term != term:
+            raise Refused("NotLeader")
         if kind in (Kind.QUOTA_SET, Kind.QUOTA_REMOVE):
             self._quota(kind, payload)
         if kind not in _REQUESTS:
