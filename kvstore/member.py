@@ -477,7 +477,13 @@ class MemberProcess:
             watches=self.watches,
         )
         await self._upkeep.serve(self._http, self._metrics_sockets)
-        limits = Limits(max_message_bytes=self.config.max_request_bytes + (512 << 10))
+        limits = Limits(
+            max_message_bytes=self.config.max_request_bytes + (512 << 10),
+            max_concurrent_streams=self.config.max_concurrent_streams,
+            keepalive_min_time_s=self.config.keepalive_min_time_s,
+            keepalive_interval_s=self.config.keepalive_interval_s,
+            keepalive_timeout_s=self.config.keepalive_timeout_s,
+        )
         for url, sock in zip(self.config.listen_client_urls, sockets):
             guard = self._client_door.guard if self._client_door and url.scheme == "https" else None
             server = await serve(
