@@ -54,10 +54,16 @@ class Kind(IntEnum):
     ROLE_REVOKE_PERMISSION = 23
     ANNOUNCE = 30  # kvstore.internal.Announce
     ANNOUNCE_END = 31  # kvstore.internal.AnnounceEnd
+    LEASE_CHECKPOINT = 32  # kvstore.internal.LeaseCheckpoint
+    QUOTA_SET = 40  # kvstore.v1.QuotaSetRequest
+    QUOTA_REMOVE = 41  # kvstore.v1.QuotaRemoveRequest
 
 
 MEMBERS_OWN = frozenset(
-    (Kind.LEASE_EXPIRE, Kind.MEMBER_PUBLISH, Kind.AUTHORIZED, Kind.TOKEN_GRANT, Kind.ANNOUNCE_END)
+    (
+        *(Kind.LEASE_EXPIRE, Kind.LEASE_CHECKPOINT, Kind.MEMBER_PUBLISH),
+        *(Kind.AUTHORIZED, Kind.TOKEN_GRANT, Kind.ANNOUNCE_END),
+    )
 )
 """What only members propose; the end of an announcement for whoever holds its session. Every other kind is refused
 while authentication is on, unless it comes as AUTHORIZED: a member that has not heard of that yet lets clients

@@ -73,6 +73,10 @@ class Config:
     auto_disarm: bool  # the NOSPACE alarm goes by itself when there is space again
     warning_apply_s: float  # a log entry or a range that takes longer is told in the log; 0: never
     warning_unary_request_s: float
+    keepalive_min_time_s: float  # a client without calls that pings more often is sent away; 0: never
+    keepalive_interval_s: float  # a client silent for so long is pinged; 0: never
+    keepalive_timeout_s: float  # and gone when it does not answer; 0: never
+    max_concurrent_streams: int
     cors: tuple[str, ...] = ("*",)  # origins a browser may call from
     host_whitelist: tuple[str, ...] = ("*",)  # names a request without TLS may ask for
     enable_grpc_gateway: bool = True
@@ -250,6 +254,12 @@ FLAGS: dict[str, Flag] = {
     "listen-metrics-urls": Flag("", _urls, "URLs, without TLS, to serve /metrics and probes on as well"),
     WARNING_APPLY_FLAG: Flag("100ms", parse_duration, "a log line for what takes longer to apply (0: never)"),
     WARNING_UNARY_FLAG: Flag("300ms", parse_duration, "a log line for a call that takes longer (0: never)"),
+    "grpc-keepalive-min-time": Flag(
+        "5s", parse_duration, "an idle client may ping so often (0: as it likes)"
+    ),
+    "grpc-keepalive-interval": Flag("2h", parse_duration, "a client silent for so long is pinged (0: never)"),
+    "grpc-keepalive-timeout": Flag("20s", parse_duration, "and is gone without an answer (0: never)"),
+    "max-concurrent-streams": Flag("10000", _positive, "most calls at a time on one connection"),
     "log-level": Flag("info", _one_of("debug", "info", "warn", "error", "panic", "fatal"), "log threshold"),
     "log-format": Flag("json", _one_of("json", "console"), "json or console"),
 }
@@ -267,9 +277,9 @@ _IGNORED_SWITCHES = frozenset(
 )
 _IGNORED_VALUES = frozenset(
     "wal-dir max-snapshots max-wals backend-bbolt-freelist-type backend-batch-interval backend-batch-limit"
-    " grpc-keepalive-min-time grpc-keepalive-interval grpc-keepalive-timeout v2-deprecation"
+    " v2-deprecation"
     " logger log-outputs log-rotation-config-json"
-    " max-concurrent-streams client-cert-file client-key-file"
+    " client-cert-file client-key-file"
     " experimental-distributed-tracing-address experimental-distributed-tracing-service-name"
     " experimental-distributed-tracing-instance-id experimental-distributed-tracing-sampling-rate"
     " experimental-compaction-batch-limit"
@@ -417,6 +427,10 @@ def _settle(values: dict[str, Any], given: Mapping[str, str], ignored: tuple[str
         auto_disarm=values["auto-disarm"],
         warning_apply_s=values[WARNING_APPLY_FLAG],
         warning_unary_request_s=values[WARNING_UNARY_FLAG],
+        keepalive_min_time_s=values["grpc-keepalive-min-time"],
+        keepalive_interval_s=values["grpc-keepalive-interval"],
+        keepalive_timeout_s=values["grpc-keepalive-timeout"],
+        max_concurrent_streams=values["max-concurrent-streams"],
         cors=values["cors"],
         host_whitelist=values["host-whitelist"],
         enable_grpc_gateway=values["enable-grpc-gateway"],

@@ -210,6 +210,16 @@ class PrefixQuotaExceeded(StoreError):
         self.reason = reason
 
 
+class InvalidQuota(InvalidRequest):
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class QuotaNotFound(StoreError):
+    """There is no quota on that prefix."""
+
+
 class NoLeader(StoreError):
     """No leader is known and none appeared in time; the request was never proposed."""
 

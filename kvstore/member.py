@@ -29,10 +29,12 @@ from kvstore.api.context import Context, simple_tokens
 from kvstore.api.election import ElectionService
 from kvstore.api.health import HealthService
 from kvstore.api.kv import KvService
+from kvstore.api.leader import LeaderDoor
 from kvstore.api.lease import LeaseService
 from kvstore.api.lock import LockService
 from kvstore.api.maintenance import MaintenanceService
 from kvstore.api.passwords import PasswordThread
+from kvstore.api.quota import QuotaService
 from kvstore.api.readiness import ReadinessService
 from kvstore.api.reflection import ReflectionService
 from kvstore.api.snapshot import SnapshotService
@@ -462,13 +464,16 @@ class MemberProcess:
             **LockService(context, leases.new_id).methods(),
             **ElectionService(context, leases.new_id).methods(),
             **ReadinessService(context, self.keeper, self._random).methods(),
+            **QuotaService(context).methods(),
             **ClusterService(context, self.changes).methods(),
             **MaintenanceService(context).methods(),
             **AuthService(context, self._passwords.passwords, self._passwords.run).methods(),
             **SnapshotService(context).methods(),
             **HealthService().methods(),
         }
-        methods = context.guard.wrap({**services, **ReflectionService(services).methods()})
+        self._leader_door = LeaderDoor(context)
+        reflection = ReflectionService(services).methods()
+        methods = context.guard.wrap(self._leader_door.wrap({**services, **reflection}))
         self._http = HttpServer(context, methods)
         traffic = open_traffic(self.config)
         self._upkeep = Upkeep(
@@ -482,7 +487,13 @@ class MemberProcess:
             watches=self.watches,
         )
         await self._upkeep.serve(self._http, self._metrics_sockets)
-        limits = Limits(max_message_bytes=self.config.max_request_bytes + (512 << 10))
+        limits = Limits(
+            max_message_bytes=self.config.max_request_bytes + (512 << 10),
+            max_concurrent_streams=self.config.max_concurrent_streams,
+            keepalive_min_time_s=self.config.keepalive_min_time_s,
+            keepalive_interval_s=self.config.keepalive_interval_s,
+            keepalive_timeout_s=self.config.keepalive_timeout_s,
+        )
         for url, sock in zip(self.config.listen_client_urls, sockets):
             guard = self._client_door.guard if self._client_door and url.scheme == "https" else None
             server = await serve(
@@ -529,6 +540,7 @@ class MemberProcess:
         self.driver.tick()
         self.keeper.tick()
         self.watches.tick()
+        self._leader_door.tick()
         self.changes.tick()
         self._guard.tokens.tick()
         if self._upkeep is not None:

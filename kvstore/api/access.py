@@ -12,7 +12,14 @@ from enum import Enum
 from google.protobuf import message_factory
 from google.protobuf.message import Message
 
-from kvstore.pb import etcdserverpb_pb2, health_pb2, readiness_pb2, v3electionpb_pb2, v3lockpb_pb2
+from kvstore.pb import (
+    etcdserverpb_pb2,
+    health_pb2,
+    quota_pb2,
+    readiness_pb2,
+    v3electionpb_pb2,
+    v3lockpb_pb2,
+)
 
 
 class Rule(Enum):
@@ -49,6 +56,9 @@ RULES: Mapping[str, Rule] = {
     **_under("v3lockpb.Lock", Rule.REQUEST, "Lock Unlock"),
     **_under("v3electionpb.Election", Rule.REQUEST, "Campaign Proclaim Leader Observe Resign"),
     **_under("kvstore.v1.Readiness", Rule.MESSAGE, "Announce"),
+    **_under("kvstore.v1.Quota", Rule.ROOT, "Set Remove"),
+    **_under("kvstore.v1.Quota", Rule.REQUEST, "Get"),
+    **_under("kvstore.v1.Quota", Rule.USER, "List"),
     **_under("grpc.health.v1.Health", Rule.OPEN, "Check Watch"),
     **_under("grpc.reflection.v1.ServerReflection", Rule.OPEN, "ServerReflectionInfo"),
     **_under("grpc.reflection.v1alpha.ServerReflection", Rule.OPEN, "ServerReflectionInfo"),
@@ -57,7 +67,10 @@ RULES: Mapping[str, Rule] = {
 
 def _requests() -> dict[str, type[Message]]:
     found: dict[str, type[Message]] = {}
-    for module in (etcdserverpb_pb2, v3lockpb_pb2, v3electionpb_pb2, health_pb2, readiness_pb2):
+    for module in (
+        *(etcdserverpb_pb2, v3lockpb_pb2, v3electionpb_pb2),
+        *(health_pb2, readiness_pb2, quota_pb2),
+    ):
         for service in module.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
                 kind = message_factory.GetMessageClass(method.input_type)

@@ -68,7 +68,7 @@ class ClusterService:
 
     def member_add(self, call: UnaryCall, data: bytes) -> None:
         request = parse(call, MemberAddRequest, data)
-        if request is None or not _valid_urls(call, request.peerURLs):
+        if request is None or not self._context.has_leader(call) or not _valid_urls(call, request.peerURLs):
             return
         try:
             replaces = int(call.metadata.get(REPLACES, "0"), 16)
@@ -98,14 +98,14 @@ class ClusterService:
 
     def member_remove(self, call: UnaryCall, data: bytes) -> None:
         request = parse(call, MemberRemoveRequest, data)
-        if request is None:
+        if request is None or not self._context.has_leader(call):
             return
         change = MemberChange(action=MemberChange.REMOVE, ID=request.ID)
         self._change(call, change, lambda members: MemberRemoveResponse(members=members).SerializeToString())
 
     def member_promote(self, call: UnaryCall, data: bytes) -> None:
         request = parse(call, MemberPromoteRequest, data)
-        if request is None:
+        if request is None or not self._context.has_leader(call):
             return
         change = MemberChange(action=MemberChange.PROMOTE, ID=request.ID)
         self._change(call, change, lambda members: MemberPromoteResponse(members=members).SerializeToString())
@@ -113,7 +113,7 @@ class ClusterService:
     def member_update(self, call: UnaryCall, data: bytes) -> None:
         """Where other members reach it. No change of the configuration: nobody's vote moves."""
         request = parse(call, MemberUpdateRequest, data)
-        if request is None or not _valid_urls(call, request.peerURLs):
+        if request is None or not self._context.has_leader(call) or not _valid_urls(call, request.peerURLs):
             return
         member = Member(ID=request.ID, peerURLs=request.peerURLs)
 

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError, Message
 from kvstore import errors
 from kvstore.api.errors import fail
 from kvstore.api.guard import Call, Guard
+from kvstore.api.rates import RateLimits
 from kvstore.api.tokens import SimpleTokens, Tokens
 from kvstore.commands import Kind
 from kvstore.config import Config
@@ -26,6 +27,7 @@ from kvstore.rpc import Status, UnaryCall
 from kvstore.state.auth import AuthStore
 from kvstore.state.machine import StateMachine
 from kvstore.state.varint import varint
+from raft.quorum import members_of
 
 M = TypeVar("M", bound=Message)
 HEADER_TAG = b"\x0a"  # field 1 of every response
@@ -45,6 +47,7 @@ class Context:
     health: HealthMeter = field(default_factory=HealthMeter)
     auth: AuthStore = field(init=False)
     guard: Guard = field(init=False)
+    rates: RateLimits = field(init=False)
     _prefix: bytes = b""
     _cached: tuple[int, int] = (-1, -1)  # of which 128 revisions, and which term, these are the bytes:
     _header_start: bytes = b""
@@ -54,6 +57,7 @@ class Context:
         self.auth = self.machine.auth
         tokens = self.tokens or simple_tokens(self.config, self.machine, self.now, SystemRandom())
         self.guard = Guard(self.machine, self.driver, tokens, certificates=self.certificates)
+        self.rates = RateLimits(self.machine.quotas, lambda: len(members_of(self.driver.node.conf)))
         self._prefix = b"\x08" + varint(self.cluster_id) + b"\x10" + varint(self.member_id)
 
     def header(self, revision: int) -> bytes:

@@ -83,6 +83,7 @@ TABLE: dict[type[errors.StoreError], tuple[Status, str]] = {
     errors.InvalidDowngradeTarget: (_INVALID, "etcdserver: invalid downgrade target version"),
     errors.DowngradeUnderWay: (_FAILED, "etcdserver: cluster has a downgrade job in progress"),
     errors.NoDowngrade: (_FAILED, "etcdserver: no inflight downgrade job"),
+    errors.QuotaNotFound: (_MISSING, "kvstore: no quota on this prefix"),
     errors.NotLeader: (_FAILED, "etcdserver: not leader"),
     errors.NoLeader: (_UNAVAILABLE, "etcdserver: no leader"),
     errors.LeaderChanged: (_UNAVAILABLE, "etcdserver: leader changed"),
@@ -99,7 +100,7 @@ TABLE: dict[type[errors.StoreError], tuple[Status, str]] = {
 
 def status_of(error: errors.StoreError) -> tuple[Status, str]:
     """The code and string of an error; a class without a row of its own takes its nearest base's."""
-    if isinstance(error, errors.InvalidAnnouncement):
+    if isinstance(error, errors.InvalidAnnouncement | errors.InvalidQuota):
         return _INVALID, f"kvstore: {error.reason}"
     if isinstance(error, errors.PrefixQuotaExceeded):
         return _EXHAUSTED, f"kvstore: {error.reason}"

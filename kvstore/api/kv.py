@@ -11,6 +11,7 @@ from kvstore import errors
 from kvstore.api.context import Context, Reply, parse
 from kvstore.api.errors import fail
 from kvstore.api.range_stream import RangeStream
+from kvstore.api.rates import txn_keys
 from kvstore.commands import Kind
 from kvstore.pb.etcdserverpb_pb2 import (
     CompactionRequest,
@@ -32,6 +33,7 @@ class KvService:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._space = context.machine.space
+        self._rates = context.rates
         self._max_request_bytes = context.config.max_request_bytes
         self._max_txn_ops = context.config.max_txn_ops
 
@@ -47,7 +49,8 @@ class KvService:
 
     def put(self, call: UnaryCall, data: bytes) -> None:
         request = None
-        if plain_put(data) is None:
+        plain = plain_put(data)
+        if plain is None:
             request = parse(call, PutRequest, data)
             if request is None:
                 return
@@ -55,6 +58,8 @@ class KvService:
             if request is not None:
                 checks.check_put(request)
             self._check_size(data)
+            if self._rates.some:
+                self._count(request.key if request is not None else plain[0] if plain else b"")
             self._space.admit(PUT_COST + len(data))
         except errors.StoreError as problem:
             fail(call, problem)
@@ -68,6 +73,8 @@ class KvService:
         try:
             checks.check_delete(request)
             self._check_size(data)
+            if self._rates.some:
+                self._count(request.key)
         except errors.StoreError as problem:
             fail(call, problem)
             return
@@ -98,6 +105,8 @@ class KvService:
             return
         try:
             checks.check_range(request)
+            if self._rates.some:
+                self._count(request.key)
         except errors.StoreError as problem:
             fail(call, problem)
             return
@@ -119,6 +128,8 @@ class KvService:
             return
         try:
             checks.check_txn(request, self._max_txn_ops)
+            if self._rates.some:
+                self._count(*txn_keys(request))
             if not checks.is_read_only(request):
                 self._check_size(data)
                 cost = checks.put_cost(request)
@@ -149,6 +160,10 @@ class KvService:
             context.propose(call, kind, data, Reply(context, call))
         else:
             context.driver.propose(kind, data, Reply(context, call))
+
+    def _count(self, *keys: bytes) -> None:
+        """One request on these keys. Raises PrefixQuotaExceeded."""
+        self._rates.admit(keys, self._context.now())
 
     def _check_size(self, data: bytes) -> None:
         if len(data) > self._max_request_bytes:

@@ -70,7 +70,7 @@ class MaintenanceService:
     def move_leader(self, call: UnaryCall, data: bytes) -> None:
         """On the leader: hands over to a voter, and answers when that leads or an election timeout is over."""
         request = parse(call, MoveLeaderRequest, data)
-        if request is None:
+        if request is None or not self._context.has_leader(call):
             return
         context, driver, target = self._context, self._context.driver, request.targetID
         if not driver.is_leader:

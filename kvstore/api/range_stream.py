@@ -47,6 +47,8 @@ class RangeStream:
         try:
             self._request = RangeRequest.FromString(data)
             checks.check_range(self._request)
+            if self._context.rates.some:
+                self._context.rates.admit((self._request.key,), self._context.now())
         except DecodeError as problem:
             self._finish(Status.INTERNAL, f"grpc: error unmarshalling request: {problem}")
             return

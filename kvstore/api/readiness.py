@@ -101,6 +101,8 @@ class AnnounceStream:
     def _announce(self, request: Announcement) -> None:
         self._check(request)
         context = self._context
+        if context.rates.some:
+            context.rates.admit((request.key,), context.now())
         if context.machine.over_quota and context.machine.lessor.get(request.lease_id) is None:
             raise errors.NoSpace
         self._key, self._lease_id = request.key, request.lease_id

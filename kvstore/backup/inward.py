@@ -20,9 +20,10 @@ from kvstore.backup import users
 from kvstore.etcd_db import schema
 from kvstore.etcd_db.pages import BadDatabase
 from kvstore.etcd_db.reader import Bucket, Database
-from kvstore.pb.internal_pb2 import LeaseRecord
+from kvstore.pb.internal_pb2 import LeaseRecord, QuotaRecord
 from kvstore.pb.leasepb_pb2 import Lease
 from kvstore.pb.mvccpb_pb2 import KeyValue
+from kvstore.state.quotas import PREFIX_BYTES_MAX, Quota, Quotas
 from kvstore.state.reader import Reader
 from kvstore.state.records import (
     ANCHOR_AT,
@@ -35,7 +36,7 @@ from kvstore.state.records import (
     REVISION,
     SUB_MAX,
 )
-from kvstore.state.storage_process import LEASE_KEYS, LEASES, commit, encode_frame
+from kvstore.state.storage_process import LEASE_KEYS, LEASES, QUOTAS, commit, encode_frame
 from kvstore.state.tables import attachment, lease_place
 
 BATCH_RECORDS = 20_000
@@ -60,6 +61,7 @@ class Loaded:
     users: list[str] = field(default_factory=list)
     roles: list[str] = field(default_factory=list)
     auth_enabled: bool = False
+    quotas: int = 0
     alarms: int = 0
     members: int = 0
 
@@ -102,7 +104,9 @@ class _Loading:
         # The versions of the last revisions may all be gone by compaction; the revision is not (etcd 17780).
         loaded.revision = max(loaded.revision, loaded.compact_revision)
         leases = self._leases()
-        self._count_and_attach(leases)
+        quotas = self._quotas()
+        self._count_and_attach(leases, quotas)
+        self._store([], {(QUOTAS, prefix): record for prefix, record in quotas.take_changed()})
         self._users()
         loaded.alarms = sum(1 for _ in self._items(schema.ALARM))
         loaded.members = sum(1 for _ in self._items(schema.MEMBERS))
@@ -174,13 +178,24 @@ class _Loading:
         self.loaded.leases = len(leases)
         return leases
 
+    def _quotas(self) -> Quotas:
+        """A member's own; no file of etcd's has any."""
+        quotas = Quotas()
+        for prefix, value in self._items(schema.QUOTAS):
+            record = QuotaRecord.FromString(value)
+            if not 0 < len(prefix) <= PREFIX_BYTES_MAX or record.prefix != prefix:
+                raise BadDatabase(f"a quota on {prefix[:64]!r} that is none")
+            quotas.put_in(Quota(prefix, record.bytes_max, record.keys_max, record.qps_max))
+        self.loaded.quotas = len(quotas)
+        return quotas
+
     def _users(self) -> None:
         found = users.inward(*map(self._items, (schema.AUTH, schema.AUTH_ROLES, schema.AUTH_USERS)))
         self._store([], found.operations)
         loaded = self.loaded
         loaded.users, loaded.roles, loaded.auth_enabled = found.users, found.roles, found.enabled
 
-    def _count_and_attach(self, leases: set[int]) -> None:
+    def _count_and_attach(self, leases: set[int], quotas: Quotas) -> None:
         """A key hangs on the lease that its newest version names, if there is one, as when etcd starts. Its
         reader is another one: storing what it finds renews this class's."""
         operations: dict[tuple[int, bytes], bytes | None] = {}
@@ -190,7 +205,11 @@ class _Loading:
                 if record[FLAGS_AT]:
                     continue
                 loaded.keys += 1
-                lease = KeyValue.FromString(bytes(record[KV_AT:])).lease if leases else 0
+                if not leases and not quotas:
+                    continue
+                kv = KeyValue.FromString(bytes(record[KV_AT:]))
+                quotas.put(key, len(kv.value), None)
+                lease = kv.lease
                 if lease not in leases:
                     continue
                 loaded.attached += 1

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from kvstore.backup import users
 from kvstore.etcd_db import schema
 from kvstore.pb.etcdserverpb_pb2 import AlarmMember
-from kvstore.pb.internal_pb2 import LeaseRecord, MemberRecord
+from kvstore.pb.internal_pb2 import LeaseRecord, MemberRecord, QuotaRecord
 from kvstore.pb.leasepb_pb2 import Lease
 from kvstore.pb.mvccpb_pb2 import KeyValue
 from kvstore.state import tables
@@ -30,7 +30,7 @@ from kvstore.state.records import (
     key_of,
     version_at,
 )
-from kvstore.state.storage_process import LEASES, MEMBERS, META
+from kvstore.state.storage_process import LEASES, MEMBERS, META, QUOTAS
 from kvstore.version import CLUSTER_VERSION
 from raft import membership
 from raft.types import ConfState
@@ -49,6 +49,9 @@ def buckets(reader: Reader) -> Iterator[Bucket]:
     yield schema.AUTH_USERS, accounts
     yield schema.CLUSTER, ((schema.CLUSTER_VERSION, CLUSTER_VERSION.encode()),)
     yield schema.KEY, _versions(reader, applied)
+    quotas = list(_quotas(reader))
+    if quotas:
+        yield schema.QUOTAS, quotas
     yield schema.LEASE, _leases(reader)
     yield schema.MEMBERS, sorted(_members(reader))
     yield schema.MEMBERS_REMOVED, sorted(_removed(reader))
@@ -94,12 +97,20 @@ def _alarms(reader: Reader) -> Iterator[tuple[bytes, bytes]]:
 def _leases(reader: Reader) -> Iterator[tuple[bytes, bytes]]:
     for place, value in reader.table(LEASES):
         record = LeaseRecord.FromString(value)
+        record.remaining_ms = record.grant_index = 0
         lease = Lease(ID=record.ID, TTL=-(-record.ttl_ms // 1000))
         if record != LeaseRecord(ID=lease.ID, ttl_ms=lease.TTL * 1000):
-            lease.kvstore = (
-                value  # milliseconds, and what an announced instance's stream needs to take it over
-            )
+            # milliseconds, and what an announced instance's stream needs to take it over
+            lease.kvstore = record.SerializeToString()
         yield place, lease.SerializeToString()
+
+
+def _quotas(reader: Reader) -> Iterator[tuple[bytes, bytes]]:
+    """Without their use, which follows from the keys."""
+    for prefix, value in reader.table(QUOTAS):
+        record = QuotaRecord.FromString(value)
+        record.used_bytes = record.used_keys = 0
+        yield prefix, record.SerializeToString()
 
 
 def _members(reader: Reader) -> Iterator[tuple[bytes, bytes]]:

@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "auth": ("kvstore.cli.auth", "Authentication: enable, disable, status"),
     "user": ("kvstore.cli.user", "Users: add, delete, get, list, passwd, grant-role, revoke-role"),
     "role": ("kvstore.cli.role", "Roles: add, delete, get, list, grant-permission, revoke-permission"),
+    "quota": ("kvstore.cli.quota", "Quotas on prefixes: set, get, list, remove"),
     "defrag": ("kvstore.cli.cluster", "Have servers give back the space they do not use"),
     "downgrade": ("kvstore.cli.downgrade", "Downgrades: validate, enable, cancel"),
     "lock": ("kvstore.cli.lock", "Hold a lock, or run a command that holds it"),

@@ -270,6 +270,8 @@ def summary(path: str, flags: dict[str, Any], restored: Restored) -> list[str]:
             f"  {len(loaded.users)} users with their passwords, {len(loaded.roles)} roles; "
             f"authentication is {state}"
         )
+    if loaded.quotas:
+        lines.append(f"  {loaded.quotas} quotas on prefixes")
     if restored.revision == loaded.revision:
         lines.append(f"  revision {restored.revision}, history from {restored.compact_revision} on")
     else:

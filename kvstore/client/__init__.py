@@ -9,6 +9,7 @@ from kvstore.client.client import Client
 from kvstore.client.compare import Compare, Op
 from kvstore.client.errors import ClientError, OutcomeUnknown
 from kvstore.client.lease import LeaseSession
+from kvstore.client.quota import Quota
 from kvstore.client.results import (
     DeleteResult,
     Event,
@@ -40,6 +41,7 @@ __all__ = [
     "Op",
     "OutcomeUnknown",
     "PutResult",
+    "Quota",
     "RangeResult",
     "Tls",
     "TxnResult",

@@ -44,6 +44,7 @@ from kvstore.client.methods import (
     STATUS,
     TXN,
 )
+from kvstore.client.quota import QuotaMethods
 from kvstore.client.results import (
     DeleteResult,
     Lease,
@@ -61,7 +62,7 @@ from kvstore.client.watch_state import WatchState
 from kvstore.pb import etcdserverpb_pb2 as pb
 
 
-class Client(AuthMethods):
+class Client(AuthMethods, QuotaMethods):
     """Use as `async with Client("10.0.0.1:2379,10.0.0.2:2379") as client`. Connections are made on first use.
 
     timeout_s bounds each operation, its repetitions at other endpoints included. The order in which the

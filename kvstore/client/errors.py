@@ -177,6 +177,16 @@ class NoSpace(ClientError):
     definite = False
 
 
+class QuotaExceeded(ClientError):
+    """A quota on a prefix, of bytes, keys or requests a second: message says which, and how much is in use."""
+
+    code = StatusCode.RESOURCE_EXHAUSTED
+
+
+class QuotaNotFound(ClientError):
+    code = StatusCode.NOT_FOUND
+
+
 class Corrupt(ClientError):
     code = StatusCode.DATA_LOSS
 
@@ -250,6 +260,7 @@ _TEXTS: dict[str, type[ClientError]] = {
     "requested lease not found": LeaseNotFound,
     "lease already exists": LeaseExists,
     "member not found": MemberNotFound,
+    "kvstore: no quota on this prefix": QuotaNotFound,
     "corrupt cluster": Corrupt,
     "invalid auth token": InvalidAuthToken,
     "user name is empty": NoUserName,
@@ -295,6 +306,9 @@ _NEVER_TAKEN = (
 )
 
 
+_OVER_QUOTA = "kvstore: quota on "  # ours
+
+
 def from_reason(reason: str) -> ClientError | None:
     """The error that a watch was cancelled for, as far as a new token could help against it."""
     for text in ("invalid auth token", "user name is empty", "revision of auth store is old"):
@@ -316,6 +330,8 @@ def from_status(code: StatusCode, details: str | None, *, write: bool) -> Client
         return Unreachable(text)
     if code is StatusCode.RESOURCE_EXHAUSTED and text.startswith(_NEVER_TAKEN):
         return RequestTooLarge(text, code=code)
+    if code is StatusCode.RESOURCE_EXHAUSTED and text.startswith(_OVER_QUOTA):
+        return QuotaExceeded(text, code=code)
     if code in _UNSETTLED:
         if write:
             return OutcomeUnknown(text or code.name, code=code)

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 from google.protobuf.message import Message
 
 from kvstore.pb import etcdserverpb_pb2 as pb
+from kvstore.pb import quota_pb2 as quota
 from kvstore.pb.readiness_pb2 import AnnounceRequest, AnnounceResponse
 
 Request = TypeVar("Request", bound=Message)
@@ -50,6 +51,10 @@ ALARM = Method("/etcdserverpb.Maintenance/Alarm", pb.AlarmRequest, pb.AlarmRespo
 SNAPSHOT = Method("/etcdserverpb.Maintenance/Snapshot", pb.SnapshotRequest, pb.SnapshotResponse)
 HASH_KV = Method("/etcdserverpb.Maintenance/HashKV", pb.HashKVRequest, pb.HashKVResponse)
 ANNOUNCE = Method("/kvstore.v1.Readiness/Announce", AnnounceRequest, AnnounceResponse)
+QUOTA_SET = Method("/kvstore.v1.Quota/Set", quota.QuotaSetRequest, quota.QuotaSetResponse)
+QUOTA_GET = Method("/kvstore.v1.Quota/Get", quota.QuotaGetRequest, quota.QuotaGetResponse)
+QUOTA_LIST = Method("/kvstore.v1.Quota/List", quota.QuotaListRequest, quota.QuotaListResponse)
+QUOTA_REMOVE = Method("/kvstore.v1.Quota/Remove", quota.QuotaRemoveRequest, quota.QuotaRemoveResponse)
 AUTH_ENABLE = Method("/etcdserverpb.Auth/AuthEnable", pb.AuthEnableRequest, pb.AuthEnableResponse)
 AUTH_DISABLE = Method("/etcdserverpb.Auth/AuthDisable", pb.AuthDisableRequest, pb.AuthDisableResponse)
 AUTH_STATUS = Method("/etcdserverpb.Auth/AuthStatus", pb.AuthStatusRequest, pb.AuthStatusResponse)

@@ -6,6 +6,7 @@ authRoles        name -> authpb.Role
 authUsers        name -> authpb.User
 cluster          clusterVersion -> "3.5.0"; downgrade -> JSON
 key              revision -> mvccpb.KeyValue; of a tombstone the key alone
+kvstoreQuotas    prefix -> kvstore.internal.QuotaRecord: ours, where there are any; etcd passes it over
 lease            id u64 -> leasepb.Lease
 members          id in hexadecimal -> JSON
 members_removed  id in hexadecimal -> b"removed"
@@ -25,7 +26,7 @@ from kvstore.etcd_db.pages import BadDatabase
 from kvstore.pb.etcdserverpb_pb2 import Member
 
 ALARM, AUTH, AUTH_ROLES, AUTH_USERS = b"alarm", b"auth", b"authRoles", b"authUsers"
-CLUSTER, KEY, LEASE = b"cluster", b"key", b"lease"
+CLUSTER, KEY, QUOTAS, LEASE = b"cluster", b"key", b"kvstoreQuotas", b"lease"
 MEMBERS, MEMBERS_REMOVED, META = b"members", b"members_removed", b"meta"
 
 AUTH_ENABLED, AUTH_REVISION = b"authEnabled", b"authRevision"

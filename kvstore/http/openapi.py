@@ -188,6 +188,8 @@ def _reference(kind: Descriptor, schemas: dict[str, Any]) -> dict[str, Any]:
         if kind.fields:
             schema["properties"] = {field.name: _field(field, schemas) for field in kind.fields}
         for group in kind.oneofs:
+            if group.name.startswith("_"):  # what protoc makes of an optional field
+                continue
             schema["description"] = f"at most one of {', '.join(field.name for field in group.fields)}"
     return {"$ref": f"#/components/schemas/{kind.full_name}"}
 

@@ -16,7 +16,7 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 
-from kvstore.pb import etcdserverpb_pb2, v3electionpb_pb2, v3lockpb_pb2
+from kvstore.pb import etcdserverpb_pb2, quota_pb2, v3electionpb_pb2, v3lockpb_pb2
 
 ROOT = "/v3"
 OLD_ROOT = "/v3beta"  # etcd 3.3's; the server still rewrites it
@@ -25,6 +25,7 @@ _FILES: tuple[FileDescriptor, ...] = (
     etcdserverpb_pb2.DESCRIPTOR,
     v3lockpb_pb2.DESCRIPTOR,
     v3electionpb_pb2.DESCRIPTOR,
+    quota_pb2.DESCRIPTOR,  # our own
 )
 _EXCEPTIONS = {
     "KV.Compact": "/kv/compaction",

@@ -74,6 +74,7 @@ def _families(reading: Reading, scrapes: Sequence[int]) -> Iterator[Metric]:
     yield from _applied(reading)
     yield from _peers(reading)
     yield from _health(reading)
+    yield from _quotas(reading)
     yield from _calls(reading)
     yield from _v2_store()
     in_flight = "Scrapes under way."
@@ -274,6 +275,27 @@ def _health(reading: Reading) -> Iterator[Metric]:
         all_.add_metric([probe, check, "error"], failed)
     yield last
     yield all_
+
+
+def _quotas(reading: Reading) -> Iterator[Metric]:
+    """Ours. A limit that there is not has no sample."""
+    limits = GaugeMetricFamily("kvstore_quota_limit", "What a prefix may hold.", labels=["prefix", "limit"])
+    used = GaugeMetricFamily("kvstore_quota_used", "What lies under a prefix.", labels=["prefix", "limit"])
+    refused = CounterMetricFamily(
+        "kvstore_quota_refusals_total", "Requests that a quota refused.", labels=["prefix", "limit"]
+    )
+    for prefix, record, refusals in reading.quotas:
+        for name, allowed in (
+            ("bytes", record.bytes_max),
+            ("keys", record.keys_max),
+            ("qps", record.qps_max),
+        ):
+            if allowed:
+                limits.add_metric([prefix, name], allowed)
+            refused.add_metric([prefix, name], refusals[name])
+        used.add_metric([prefix, "bytes"], record.used_bytes)
+        used.add_metric([prefix, "keys"], record.used_keys)
+    yield from (limits, used, refused)
 
 
 class _Method:

@@ -14,6 +14,7 @@ from kvstore.api.errors import TABLE
 from kvstore.api.maintenance import is_learner
 from kvstore.api.watch import WatchService
 from kvstore.meters import HealthMeter, Histogram, PeerMeter, WatchMeter
+from kvstore.pb.internal_pb2 import QuotaRecord
 from kvstore.replication.lease_keeper import LeaseKeeper
 from kvstore.replication.member_changes import MemberChanges
 from kvstore.replication.peers import PeerTransport
@@ -52,6 +53,7 @@ class Reading:
     watches: WatchMeter
     sync_seconds: Histogram
     paths: dict[str, bool]  # of every method, and whether it is a stream
+    quotas: list[tuple[str, QuotaRecord, dict[str, int]]]  # shown prefix, limits and use, refusals by limit
     exact: bool
 
 
@@ -81,6 +83,10 @@ class Sources:
             watches=self.watches.meter,
             sync_seconds=self.log_writer.sync_seconds,
             paths={path: isinstance(self.methods[path], StreamMethod) for path in sorted(self.methods)},
+            quotas=[
+                (quota.prefix.decode("utf-8", "backslashreplace"), quota.record(), dict(quota.refused))
+                for quota in self.context.machine.quotas.all()
+            ],
             exact=self.exact,
         )
 

@@ -74,16 +74,32 @@ class LeaseExpire(_message.Message):
     def __init__(self, leader: _Optional[int] = ..., term: _Optional[int] = ..., IDs: _Optional[_Iterable[int]] = ..., sessions: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class LeaseRecord(_message.Message):
-    __slots__ = ("ID", "ttl_ms", "session", "grace_ms")
+    __slots__ = ("ID", "ttl_ms", "session", "grace_ms", "remaining_ms", "grant_index")
     ID_FIELD_NUMBER: _ClassVar[int]
     TTL_MS_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     GRACE_MS_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_MS_FIELD_NUMBER: _ClassVar[int]
+    GRANT_INDEX_FIELD_NUMBER: _ClassVar[int]
     ID: int
     ttl_ms: int
     session: int
     grace_ms: int
-    def __init__(self, ID: _Optional[int] = ..., ttl_ms: _Optional[int] = ..., session: _Optional[int] = ..., grace_ms: _Optional[int] = ...) -> None: ...
+    remaining_ms: int
+    grant_index: int
+    def __init__(self, ID: _Optional[int] = ..., ttl_ms: _Optional[int] = ..., session: _Optional[int] = ..., grace_ms: _Optional[int] = ..., remaining_ms: _Optional[int] = ..., grant_index: _Optional[int] = ...) -> None: ...
+
+class LeaseCheckpoint(_message.Message):
+    __slots__ = ("term", "IDs", "remaining_ms", "grant_indexes")
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_MS_FIELD_NUMBER: _ClassVar[int]
+    GRANT_INDEXES_FIELD_NUMBER: _ClassVar[int]
+    term: int
+    IDs: _containers.RepeatedScalarFieldContainer[int]
+    remaining_ms: _containers.RepeatedScalarFieldContainer[int]
+    grant_indexes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, term: _Optional[int] = ..., IDs: _Optional[_Iterable[int]] = ..., remaining_ms: _Optional[_Iterable[int]] = ..., grant_indexes: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Announce(_message.Message):
     __slots__ = ("lease_id", "ttl_ms", "session", "key", "value", "take_over")
@@ -132,6 +148,22 @@ class AuthorizedCommand(_message.Message):
     kind: int
     payload: bytes
     def __init__(self, user: _Optional[str] = ..., revision: _Optional[int] = ..., member: _Optional[bool] = ..., kind: _Optional[int] = ..., payload: _Optional[bytes] = ...) -> None: ...
+
+class QuotaRecord(_message.Message):
+    __slots__ = ("prefix", "bytes_max", "keys_max", "qps_max", "used_bytes", "used_keys")
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    BYTES_MAX_FIELD_NUMBER: _ClassVar[int]
+    KEYS_MAX_FIELD_NUMBER: _ClassVar[int]
+    QPS_MAX_FIELD_NUMBER: _ClassVar[int]
+    USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    USED_KEYS_FIELD_NUMBER: _ClassVar[int]
+    prefix: bytes
+    bytes_max: int
+    keys_max: int
+    qps_max: int
+    used_bytes: int
+    used_keys: int
+    def __init__(self, prefix: _Optional[bytes] = ..., bytes_max: _Optional[int] = ..., keys_max: _Optional[int] = ..., qps_max: _Optional[int] = ..., used_bytes: _Optional[int] = ..., used_keys: _Optional[int] = ...) -> None: ...
 
 class TokenGrant(_message.Message):
     __slots__ = ("user", "revision", "letters")

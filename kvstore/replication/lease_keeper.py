@@ -2,21 +2,22 @@
 
 State holds what is replicated (which leases exist, their TTL, their keys); the lessor beside it holds the
 leader's clock. This drives both: ticks the lessor while this member leads, proposes what is due as one entry
-that carries the term, and answers renewals after the leader has shown that it still leads.
+that carries the term, and answers renewals after the leader has shown that it still leads. What is left of leases goes
+into the log now and then, for the next leader (kvstore/state/lease_marks.py).
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from kvstore import errors
 from kvstore.commands import Kind
-from kvstore.pb.internal_pb2 import LeaseExpire
+from kvstore.pb.internal_pb2 import LeaseCheckpoint, LeaseExpire
 from kvstore.replication.driver import Driver
 from kvstore.replication.outbox import Done, Outcome
-from kvstore.state.lessor import EXPIRED
+from kvstore.state.lessor import EXPIRED, MARKED, Lease
 from kvstore.state.machine import StateMachine
 from raft import Role
 
@@ -71,7 +72,8 @@ class LeaseKeeper:
         self._term = 0  # in which it began to lead
 
     def _role_changed(self, role: Role, leader_id: int) -> None:
-        """A new leader gives every lease its whole TTL: it cannot know what the old one had promised."""
+        """A new leader gives every lease what the log says was left of it, or its whole TTL: it cannot know what
+        the old one had promised."""
         leading, term = role == Role.LEADER, self._driver.term
         if leading and (not self._leading or term != self._term):
             self._machine.lessor.promote(self._now())
@@ -118,7 +120,22 @@ class LeaseKeeper:
             if any(sessions):
                 expire.sessions.extend(sessions)
             self._driver.propose(Kind.LEASE_EXPIRE, expire.SerializeToString(), self._expired(len(ids)))
+        self._mark()
         self._wake_in_time()
+
+    def _mark(self) -> None:
+        due = self._machine.lessor.marks(self._now())
+        if due:
+            self._propose_marks(due, lambda outcome: None)
+
+    def _propose_marks(self, marks: Sequence[tuple[Lease, int]], done: Done) -> None:
+        checkpoint = LeaseCheckpoint(
+            term=self._term,
+            IDs=[lease.id for lease, _ in marks],
+            remaining_ms=[left_ms for _, left_ms in marks],
+            grant_indexes=[lease.grant_index for lease, _ in marks],
+        )
+        self._driver.propose(Kind.LEASE_CHECKPOINT, checkpoint.SerializeToString(), done)
 
     def _expired(self, count: int) -> Done:
         """An expiry that failed is proposed again by a later tick."""
@@ -204,10 +221,36 @@ class LeaseKeeper:
                 done(lessor.remaining_ms(lease_id, now), None)
                 return
             left = lessor.keepalive(lease_id, now)
-            if left == EXPIRED:
+            if left == MARKED:
+                self._unmark(lease_id, deadline, done)
+            elif left == EXPIRED:
                 self._call_later(EXPIRED_RETRY_S, lambda: self._ask(kind, lease_id, done, deadline))
             else:
                 self.renewed += left is not None
                 done(left, None)
 
         self._driver.read(confirmed)
+
+    def _unmark(self, lease_id: int, deadline: float, done: Renewed) -> None:
+        """Takes the lease's mark back, and renews it when that is applied: what was committed in this term after
+        the question shows, as a read index does, that this member still led."""
+        lessor, term = self._machine.lessor, self._term
+        lease = lessor.get(lease_id)
+        assert lease is not None, "a lease that is marked is there"
+        lessor.unmark(lease)
+
+        def taken_back(outcome: Outcome) -> None:
+            left: int | None = EXPIRED
+            if (
+                self._keeps_time and self._term == term
+            ):  # else it is another leader's time, or another one of ours
+                applied = isinstance(outcome, tuple)
+                lessor.unmarked(lease, done=applied)
+                left = lessor.keepalive(lease_id, self._now()) if applied else EXPIRED
+            if left in (EXPIRED, MARKED):
+                self._call_later(EXPIRED_RETRY_S, lambda: self._ask(RENEW, lease_id, done, deadline))
+            else:
+                self.renewed += left is not None
+                done(left, None)
+
+        self._propose_marks([(lease, 0)], taken_back)

@@ -29,6 +29,7 @@ from kvstore.pb.internal_pb2 import (
     Announce,
     AnnounceEnd,
     AuthorizedCommand,
+    LeaseCheckpoint,
     LeaseExpire,
     LeaseRecord,
     MemberRecord,
@@ -43,6 +44,8 @@ from kvstore.state.lessor import Lease, Lessor
 from kvstore.state.mvcc import Keyspace
 from kvstore.state.overlay import Latest, Overlay
 from kvstore.state.plain_put import plain_put
+from kvstore.state.quota_commands import QuotaCommands
+from kvstore.state.quotas import Quotas
 from kvstore.state.records import KV_AT
 from kvstore.state.space import Space
 from kvstore.state.storage_process import ALARMS, LEASE_KEYS, LEASES, MEMBERS
@@ -53,6 +56,7 @@ Outcome = tuple[int, bytes] | errors.StoreError
 CHANGING = (
     *(Kind.PUT, Kind.DELETE_RANGE, Kind.TXN, Kind.COMPACT),
     *(Kind.LEASE_GRANT, Kind.LEASE_REVOKE, Kind.LEASE_EXPIRE, Kind.ANNOUNCE, Kind.ANNOUNCE_END),
+    Kind.QUOTA_SET,
 )
 """What is refused while members are known to differ: it would make them differ more."""
 _PREV_KV, _DELETED, _PREV_KVS = b"\x12", b"\x10", b"\x1a"
@@ -70,6 +74,7 @@ class Applier:
         alarms: list[AlarmMember],
         compaction: Compaction,
         auth: AuthStore,
+        quotas: Quotas,
         space: Space,
     ) -> None:
         self.keyspace = keyspace
@@ -82,6 +87,7 @@ class Applier:
         self._auth = auth
         self._auth_commands = AuthCommands(auth, overlay)
         self._term = 0
+        self._index = 0
         self._effects: dict[int, Callable[[bytes], bytes]] = {
             Kind.PUT: self._put,
             Kind.DELETE_RANGE: self._delete_range,
@@ -90,6 +96,7 @@ class Applier:
             Kind.LEASE_GRANT: self._lease_grant,
             Kind.LEASE_REVOKE: self._lease_revoke,
             Kind.LEASE_EXPIRE: self._lease_expire,
+            Kind.LEASE_CHECKPOINT: self._lease_checkpoint,
             Kind.MEMBER_PUBLISH: self._member_publish,
             Kind.ALARM: self._alarm,
             Kind.MEMBER_UPDATE: self._member_update,
@@ -97,6 +104,7 @@ class Applier:
             Kind.ANNOUNCE_END: self._announce_end,
             Kind.AUTHORIZED: self._authorized,
             **self._auth_commands.effects(),
+            **QuotaCommands(quotas, keyspace, overlay).effects(),
         }
         self._space = space
         self._unalarmed = dict(self._effects)
@@ -104,7 +112,7 @@ class Applier:
 
     def begin(self, index: int) -> None:
         """The commands that follow are of the entry at this index."""
-        self._auth_commands.index = index
+        self._index = self._auth_commands.index = index
 
     def apply(self, commands: Iterable[tuple[int, bytes]], term: int) -> list[Outcome]:
         """The commands of an entry of `term`: of each the revision its reply names and the reply without its
@@ -140,6 +148,9 @@ class Applier:
         if plain is not None:
             key, value = plain
             before = self.keyspace.current(key)
+            quotas = self.keyspace.quotas
+            if quotas is not None:
+                quotas.admit_put(key, len(value), before)
             self._meter.puts += 1
             self._meter.put_bytes += len(key) + len(value)
             self.keyspace.put(key, value, 0, before)
@@ -154,6 +165,9 @@ class Applier:
             before = self.keyspace.current(request.key)
             if before is None or not before.version:
                 raise errors.KeyNotFound
+        quotas = self.keyspace.quotas
+        if quotas is not None and not request.ignore_value:
+            quotas.admit_put(request.key, len(request.value), self.keyspace.current(request.key))
         return self.write_put(request)
 
     def write_put(self, request: PutRequest) -> bytes:
@@ -238,13 +252,21 @@ class Applier:
     def _lease_grant(self, payload: bytes) -> bytes:
         request = LeaseGrantRequest.FromString(payload)
         lease = self._lessor.grant(request.ID, request.TTL * 1000)
+        lease.grant_index = self._index
         self._meter.leases_granted += 1
         self._meter.lease_ttl_s.observe(request.TTL)
         self._store_lease(lease)
         return LeaseGrantResponse(ID=lease.id, TTL=request.TTL).SerializeToString()
 
     def _store_lease(self, lease: Lease) -> None:
-        record = LeaseRecord(ID=lease.id, ttl_ms=lease.ttl_ms, session=lease.session, grace_ms=lease.grace_ms)
+        record = LeaseRecord(
+            ID=lease.id,
+            ttl_ms=lease.ttl_ms,
+            session=lease.session,
+            grace_ms=lease.grace_ms,
+            remaining_ms=lease.remaining_ms,
+            grant_index=lease.grant_index,
+        )
         self._overlay.filling.operations[LEASES, lease_place(lease.id)] = record.SerializeToString()
 
     def _lease_revoke(self, payload: bytes) -> bytes:
@@ -262,6 +284,19 @@ class Applier:
                 if lease is not None and lease.session == session:
                     self._revoke(lease_id)
                     self.keyspace.end()
+        return b""
+
+    def _lease_checkpoint(self, payload: bytes) -> bytes:
+        """Of a leader whose term is over nothing counts: what it had promised since, nobody knows."""
+        request = LeaseCheckpoint.FromString(payload)
+        if request.term != self._term:
+            raise errors.NotLeader
+        told = zip(request.IDs, request.remaining_ms, request.grant_indexes, strict=True)
+        for lease_id, remaining_ms, grant_index in told:
+            lease = self._lessor.get(lease_id)
+            if lease is not None and lease.grant_index == grant_index and not lease.session:
+                lease.remaining_ms = remaining_ms
+                self._store_lease(lease)
         return b""
 
     def _revoke(self, lease_id: int) -> None:
@@ -290,12 +325,14 @@ class Applier:
         if holder is not None and holder.session and not holder.grace_ms and not request.take_over:
             raise errors.InstanceTaken
         lease = lessor.get(request.lease_id)
+        if lease is not None and (not lease.session or not self._holds(lease, request)):
+            raise errors.LeaseExists  # somebody else's, or another instance's
+        if self.keyspace.quotas is not None:
+            self.keyspace.quotas.admit_put(request.key, len(request.value), before)
         if lease is None:
             lease = lessor.grant(request.lease_id, request.ttl_ms)
             self._meter.leases_granted += 1
             self._meter.lease_ttl_s.observe(request.ttl_ms / 1000)
-        elif not lease.session or not self._holds(lease, request):
-            raise errors.LeaseExists  # somebody else's, or another instance's
         lease.ttl_ms = request.ttl_ms
         self._store_lease(lessor.hold(lease.id, request.session))
         is_there = before is not None and before.version and held == lease.id

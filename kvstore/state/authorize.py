@@ -32,6 +32,7 @@ from kvstore.pb.etcdserverpb_pb2 import (
     WatchCreateRequest,
 )
 from kvstore.pb.internal_pb2 import Announce, AuthorizedCommand
+from kvstore.pb.quota_pb2 import QuotaGetRequest
 from kvstore.pb.v3electionpb_pb2 import CampaignRequest, LeaderRequest, ProclaimRequest, ResignRequest
 from kvstore.pb.v3lockpb_pb2 import LockRequest, UnlockRequest
 from kvstore.state.auth import Access, AuthStore, Identity
@@ -182,6 +183,11 @@ def _turn(access: Access, lessor: Lessor, request: LockRequest | CampaignRequest
         _write_keys_of(access, lessor, request.lease)
 
 
+def _quota(access: Access, lessor: Lessor, request: QuotaGetRequest) -> None:
+    if not access.reads.cover(*prefix_range(request.prefix)):
+        raise errors.PermissionDenied
+
+
 def _unlock(access: Access, lessor: Lessor, request: UnlockRequest) -> None:
     _write(access, request.key)
 
@@ -218,4 +224,5 @@ _RULES: dict[type[Message], Callable[[Access, Lessor, Any], None]] = {
     LeaderRequest: _leader,
     ProclaimRequest: _as_leader,
     ResignRequest: _as_leader,
+    QuotaGetRequest: _quota,
 }

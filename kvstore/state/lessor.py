@@ -3,24 +3,27 @@
 Pure: `now` in seconds is passed in. The replicated half changes only through grant(), revoke(), attach() and
 detach(), which apply.py calls; apply has no clock, so a lease granted while this member leads starts its time
 at the next schedule() or tick(). Invariants:
-  1. While demoted no lease has a deadline; promote() gives each its whole TTL, as etcd does, because a new
-     leader cannot know what the old one had promised.
+  1. While demoted no lease has a deadline; promote() gives each what its mark says was left (lease_marks.py),
+     and where there is none its whole TTL, because a new leader cannot know what the old one had promised.
   2. Every lease with a deadline has exactly one heap entry that counts, `queued`, at or before what it is due
      for. A renewal moves the deadline and leaves the heap alone; the entry finds out when it comes up.
   3. A lease whose deadline has passed is never renewed: it waits for its revocation (or the next leader).
-Remaining-TTL checkpoints (design, decision 8) come in at promote(): it is the one place that sets a deadline
-from anything but the TTL.
+  4. No renewal is promised while a mark of the lease is in the log or on its way there.
 """
 
 from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass, field
+from typing import cast
 
 from kvstore import errors
+from kvstore.state.lease_marks import LeaseMarks
 
 EXPIRED = -1
 """keepalive()'s answer for a lease that has run out and is not revoked yet: ask again later."""
+MARKED = -2
+"""And for one whose mark must be taken back first (unmark())."""
 EXPIRE_AGAIN_S = 3.0
 """A lease handed out for revocation and still there after this long is handed out again."""
 
@@ -32,6 +35,12 @@ class Lease:
     keys: set[bytes] = field(default_factory=set)
     session: int = 0  # of an announced instance: the stream that holds it
     grace_ms: int = 0  # that stream has broken, and this is all the lease has had since
+    remaining_ms: int = 0  # replicated: its mark; 0: none
+    grant_index: int = 0
+    marked_ms: int = 0  # by this leader: its mark, in the log or on its way there
+    clearing: int = 0  # takings back that are under way
+    renewed: bool = False  # somebody renews it, as far as is known
+    mark_at: float | None = None  # when its entry among the marks comes up
     deadline: float | None = None  # seconds; None while this member does not lead, or before schedule()
     queued: float | None = None  # when its entry in the heap comes up
 
@@ -47,6 +56,7 @@ class Lessor:
         self._heap: list[tuple[float, int]] = []
         self._unscheduled: list[int] = []
         self._leading = False
+        self._marks = LeaseMarks(self._leases.get)
 
     # Replicated
 
@@ -115,12 +125,18 @@ class Lessor:
         return self._leading
 
     def promote(self, now: float) -> None:
-        """This member leads: every lease has its whole TTL from now."""
+        """This member leads: every lease has from now what was left of it, as far as that is known."""
         self._leading = True
         self._unscheduled = []
+        self._heap = []
+        self._marks.clear()
         for lease in self._leases.values():
-            lease.deadline = lease.queued = now + lease.span_s
-        self._heap = [(now + lease.span_s, lease.id) for lease in self._leases.values()]
+            left_s = min(lease.span_s, lease.remaining_ms / 1000) if lease.remaining_ms else lease.span_s
+            lease.deadline = lease.queued = now + left_s
+            lease.marked_ms, lease.renewed = lease.remaining_ms, not lease.remaining_ms
+            lease.clearing, lease.mark_at = 0, None
+            self._marks.follow(lease)
+            self._heap.append((lease.queued, lease.id))
         heapq.heapify(self._heap)
 
     def demote(self) -> None:
@@ -128,8 +144,9 @@ class Lessor:
         self._leading = False
         self._heap = []
         self._unscheduled = []
+        self._marks.clear()
         for lease in self._leases.values():
-            lease.deadline = lease.queued = None
+            lease.deadline = lease.queued = lease.mark_at = None
 
     @property
     def has_unscheduled(self) -> bool:
@@ -148,6 +165,7 @@ class Lessor:
             if lease.queued is None or due < lease.queued:
                 lease.queued = due
                 heapq.heappush(self._heap, (due, lease_id))
+            self._marks.follow(lease)
         self._unscheduled = []
 
     def tick(self, now: float) -> list[int]:
@@ -179,8 +197,8 @@ class Lessor:
         return lease is not None and lease.deadline is not None and lease.deadline <= now
 
     def keepalive(self, lease_id: int, now: float) -> int | None:
-        """Renews it: the whole TTL in ms; None where it is gone; EXPIRED where it must not be revived.
-        Raises NotLeader where this member keeps no time."""
+        """Renews it: the whole TTL in ms; None where it is gone; EXPIRED where it must not be revived; MARKED
+        where its mark has to be taken back first. Raises NotLeader where this member keeps no time."""
         if not self._leading:
             raise errors.NotLeader
         self.schedule(now)
@@ -189,8 +207,32 @@ class Lessor:
             return None
         if lease.deadline <= now:
             return EXPIRED
-        lease.deadline = now + lease.span_s
+        if lease.marked_ms:
+            return MARKED
+        lease.deadline, lease.renewed = now + lease.span_s, True
         return lease.ttl_ms
+
+    def marks(self, now: float) -> list[tuple[Lease, int]]:
+        """(lease, milliseconds left) of those whose mark is to be proposed now."""
+        if not self._leading:
+            return []
+        self.schedule(now)
+        return cast(list[tuple[Lease, int]], self._marks.take(now))
+
+    def unmark(self, lease: Lease) -> None:
+        """Its mark is being taken back: until unmarked() it gets no other."""
+        lease.clearing += 1
+
+    def unmarked(self, lease: Lease, *, done: bool) -> None:
+        """done: the log has no mark of it any more. Of a lease that is none of this leader's time any more,
+        nothing."""
+        if not lease.clearing or self._leases.get(lease.id) is not lease:
+            return
+        lease.clearing -= 1
+        if done:
+            lease.marked_ms = 0
+        if not lease.clearing:
+            self._marks.follow(lease)
 
     def remaining_ms(self, lease_id: int, now: float) -> int | None:
         """Milliseconds left, 0 when overdue; None where it is gone; the whole TTL where no time is kept."""

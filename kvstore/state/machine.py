@@ -28,8 +28,9 @@ from kvstore.state.kv_hash import HashTask
 from kvstore.state.meters import StateMeter
 from kvstore.state.mvcc import Keyspace
 from kvstore.state.overlay import Overlay
+from kvstore.state.quotas import Quotas
 from kvstore.state.space import Space
-from kvstore.state.storage_process import MEMBERS, META, encode_frame
+from kvstore.state.storage_process import MEMBERS, META, QUOTAS, encode_frame
 from kvstore.state.watch_hub import WatchHub
 
 MAP_BYTES = 64 << 30
@@ -93,6 +94,7 @@ class StateMachine:
         self.wake = wake
         self.on_durable: Callable[[int], None] | None = None
         self.auth = AuthStore()
+        self.quotas = Quotas()
         self.on_auth: Callable[[], None] = _nothing
         """Called in the turn after users, roles or permissions changed, before watchers are handed anything."""
         self.meter = StateMeter()
@@ -384,6 +386,8 @@ class StateMachine:
         self.conf = reader.get(META, tables.CONF_KEY) or b""
         self.alarms = tables.load_alarms(reader)
         self.auth.load(reader)
+        self.quotas.load(reader)
+        self.keyspace.quotas = self.quotas if self.quotas else None
         self._applier = Applier(
             self.keyspace,
             self._overlay,
@@ -392,6 +396,7 @@ class StateMachine:
             self.alarms,
             self._compaction,
             self.auth,
+            self.quotas,
             self.space,
         )
         self.db_size, self.db_size_in_use = reader.sizes()
@@ -416,6 +421,8 @@ class StateMachine:
             self._compaction.progress,
         )
         filling.operations[META, tables.KEY_COUNT_KEY] = self.keyspace.key_count.to_bytes(8, "big")
+        for prefix, record in self.quotas.take_changed():
+            filling.operations[QUOTAS, prefix] = record
         filling.last_revision = self.keyspace.revision
         self._overlay.seal()
 

@@ -20,6 +20,7 @@ from kvstore.state.key_counts import KeyCounts
 from kvstore.state.long_keys import SHORT_MAX, LongKeys
 from kvstore.state.meters import StateMeter
 from kvstore.state.overlay import Latest, Overlay
+from kvstore.state.quotas import Quotas
 from kvstore.state.records import (
     ANCHOR_AT,
     ANCHOR_EVERY,
@@ -86,6 +87,7 @@ class Keyspace:
         self.compact_revision = compact_revision
         self.committed_revision = revision  # what the store's transaction holds
         self.listener: Listener | None = None
+        self.quotas: Quotas | None = None  # where there are any
         self._store = store
         self._overlay = overlay
         self._counts: KeyCounts | None = None  # once somebody counts
@@ -96,6 +98,8 @@ class Keyspace:
 
     def put(self, key: bytes, value: bytes, lease: int, before: Latest | None) -> None:
         """before: current(key), which the caller had to look up anyway."""
+        if self.quotas is not None:
+            self.quotas.put(key, len(value), before)
         main, sub = self.revision + 1, self._sub
         self._sub = sub + 1
         if main >> 7 != self._high_of:
@@ -134,6 +138,8 @@ class Keyspace:
         main, sub = self.revision + 1, self._sub
         self._sub = sub + 1
         self.key_count -= 1
+        if self.quotas is not None:
+            self.quotas.delete(key, before)
         if self._counts is not None:
             self._counts.removed(key)
         encoded = KeyValue(key=key, mod_revision=main).SerializeToString()

@@ -4,7 +4,7 @@ Quirks kept because clients see them (etcd server/etcdserver/txn/range.go):
   - count is of all keys in the range, whatever limit and the revision filters say;
   - a sort target other than KEY without an order sorts ascending, but only the first limit+1 keys by key;
   - a sort order or a filter fetches everything: filter, sort, cut, then more.
-A negative revision means the newest here and is refused as compacted inside a transaction (txn.py).
+A negative revision means the newest here and is refused as compacted inside a transaction, but for one (txn.py).
 """
 
 from __future__ import annotations

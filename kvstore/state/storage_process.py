@@ -28,8 +28,8 @@ import lmdb
 from kvstore.state.long_keys import changed, find, is_bucket, place_of
 from kvstore.state.records import Buffer, key_of
 
-HISTORY, KEYS, META, LEASES, LEASE_KEYS, MEMBERS, ALARMS, AUTH = range(8)
-TABLES = (b"history", b"keys", b"meta", b"leases", b"lease_keys", b"members", b"alarms", b"auth")
+HISTORY, KEYS, META, LEASES, LEASE_KEYS, MEMBERS, ALARMS, AUTH, QUOTAS = range(9)
+TABLES = (b"history", b"keys", b"meta", b"leases", b"lease_keys", b"members", b"alarms", b"auth", b"quotas")
 HEAD = struct.Struct(">QIIII")
 FORGET = struct.Struct(">I12s")
 OPERATION = struct.Struct(">BII")

@@ -12,6 +12,7 @@
     auth        b"state" -> enabled u8 | auth revision u64 | ended revision u64          (auth.py)
                 b"u" + name -> kvstore.internal.UserRecord
                 b"r" + name -> authpb.Role
+    quotas      prefix -> kvstore.internal.QuotaRecord, use included                     (quotas.py)
 
 All of it is in memory as well and read from LMDB only at the start.
 """
@@ -100,6 +101,7 @@ def load_leases(store: Tables) -> Lessor:
         record = LeaseRecord.FromString(value)
         lease = lessor.grant(record.ID, record.ttl_ms)
         lease.session, lease.grace_ms = record.session, record.grace_ms
+        lease.remaining_ms, lease.grant_index = record.remaining_ms, record.grant_index
     for place, long_key in store.table(LEASE_KEYS):
         lease_id = _signed(ID.unpack_from(place)[0])
         lessor.attach(lease_id, long_key or place[ID.size :])

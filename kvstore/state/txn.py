@@ -71,6 +71,9 @@ def run(writer: Writer, request: TxnRequest) -> bytes:
         if op.WhichOneof("request") == "request_put":
             _check_put(writer, op.request_put)
     _check_ranges(writer.keyspace, path)
+    quotas = writer.keyspace.quotas
+    if quotas is not None:
+        quotas.admit_txn(writer.keyspace, list(path.operations()))
     return _run(writer, path)
 
 
@@ -93,14 +96,16 @@ def _check_put(writer: Writer, request: PutRequest) -> None:
 
 
 def _check_ranges(keyspace: Keyspace, path: Path) -> None:
-    """Against the revision before the transaction. A negative revision is below any compaction."""
+    """Against the revision before the transaction. A negative revision is below any compaction; before the first one
+    -1 still is the newest, because that is where etcd's compaction point stands then."""
+    lowest = keyspace.compact_revision or -1
     for op in path.operations():
         if op.WhichOneof("request") != "request_range":
             continue
         revision = op.request_range.revision
         if revision > keyspace.revision:
             raise errors.FutureRevision
-        if revision and revision < max(keyspace.compact_revision, 0):
+        if revision and revision < lowest:
             raise errors.Compacted(keyspace.compact_revision)
 
 

@@ -26,6 +26,8 @@ class Limits:
     control_frames_burst: float = 5000.0
     preface_timeout_s: float = 10.0  # a connection that says nothing
     keepalive_min_time_s: float = 5.0  # --grpc-keepalive-min-time
-    keepalive_interval_s: float = 7200.0
+    keepalive_interval_s: float = (
+        7200.0  # --grpc-keepalive-interval; 0, or a timeout of 0: clients are not pinged
+    )
     keepalive_timeout_s: float = 20.0
     head_cache_entries: int = 1024

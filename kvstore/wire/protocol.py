@@ -219,7 +219,7 @@ class WireProtocol(asyncio.Protocol):
     def _check_preface(self) -> None:
         if self._connection is None or not self._connection.has_spoken:
             self._end()
-        else:
+        elif self._limits.keepalive_interval_s > 0 and self._limits.keepalive_timeout_s > 0:
             self._keepalive = self._loop.call_later(self._limits.keepalive_interval_s, self._check_alive)
 
     def _check_alive(self) -> None:

@@ -19,6 +19,7 @@ from kvstore.state.storage_process import (
     LEASES,
     MEMBERS,
     META,
+    QUOTAS,
     TABLES,
     open_tables,
 )
@@ -44,12 +45,20 @@ def state_of(machine: StateMachine) -> Lines:
     for lease_id in lessor.leases():
         lease = lessor.get(lease_id)
         assert lease is not None
-        lines.append((f"lease {lease_id:x} {lease.ttl_ms}", b"\0".join(lessor.keys(lease_id))))
+        lines.append(
+            (
+                f"lease {lease_id:x} {lease.ttl_ms} {lease.remaining_ms} {lease.grant_index}",
+                b"\0".join(lessor.keys(lease_id)),
+            )
+        )
     for member_id in sorted(machine.members):
         record = machine.members[member_id].SerializeToString(deterministic=True)
         lines.append((f"member {member_id:x}", record))
     lines.append(("removed", repr(sorted(machine.removed)).encode()))
     lines.append(("alarms", repr([(each.alarm, each.memberID) for each in machine.alarms]).encode()))
+    for quota in machine.quotas.all():
+        record = quota.record().SerializeToString(deterministic=True)
+        lines.append((f"quota {quota.prefix!r}", record))
     lines.append(("batches", repr(sorted(machine._batches.items())).encode()))
     return lines
 
@@ -77,7 +86,7 @@ def _line(table: int, key: bytes, value: bytes) -> bytes | None:
     if table == META:
         kept = (BATCHES_PREFIX, REMOVED_PREFIX, CONF_KEY)
         return key + value if key.startswith(kept) else None
-    assert table in (LEASES, LEASE_KEYS, MEMBERS, ALARMS) or not value, "a table nobody writes"
+    assert table in (LEASES, LEASE_KEYS, MEMBERS, ALARMS, QUOTAS) or not value, "a table nobody writes"
     return key + value
 
 

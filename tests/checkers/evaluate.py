@@ -197,7 +197,8 @@ def _check_put(request: PutRequest, over: Overlaid, lease_exists: LeaseExists) -
 def _check_revision(revision: int, current: int, compact_revision: int, *, zero: bool) -> None:
     if revision > current:
         raise Refused("FutureRevision")
-    if revision < compact_revision and (revision > 0 if zero else revision != 0):
+    lowest = compact_revision or -1  # where etcd's stands before the first compaction
+    if revision < lowest and (revision > 0 if zero else revision != 0):
         raise Refused("Compacted")
 
 

@@ -281,6 +281,19 @@ def new_leader_forgets_deadlines() -> Patches:
     return [(Lessor, "promote", _promoting(lambda lease: 1e9))]
 
 
+def renewal_with_its_mark_in_the_log() -> Patches:
+    """49: a lease whose mark the next leader will go by is renewed without taking the mark back."""
+    original = Lessor.keepalive
+
+    def keepalive(self: Lessor, lease_id: int, now: float) -> int | None:
+        lease = self.get(lease_id)
+        if lease is not None:
+            lease.marked_ms = 0
+        return original(self, lease_id, now)
+
+    return [(Lessor, "keepalive", keepalive)]
+
+
 def _promoting(seconds: Callable[[Lease], float]) -> Callable[[Lessor, float], None]:
     original = Lessor.promote
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from kvstore.api.errors import TABLE
+from kvstore.errors import PrefixQuotaExceeded
 from kvstore.rpc import StreamHandler
 from tests.whole_member.options import Options
 from tests.whole_member.world import Life, World
@@ -28,6 +29,8 @@ def error_named(status: int, text: str) -> str:
     for kind, (code, known) in TABLE.items():
         if known == text and code == status:
             return kind.__name__ if kind.definite else UNKNOWN
+    if text.startswith("kvstore: quota on "):
+        return PrefixQuotaExceeded.__name__
     return f"{status} {text}"
 
 

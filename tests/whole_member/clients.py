@@ -27,6 +27,8 @@ class Clients:
             self._run(getattr(session, profile)())
         if self.options.compaction_s:
             self._run(Traffic(self.shared, "compactor").compact())
+        if self.options.quotas:
+            self._run(Traffic(self.shared, "quotas").quota())
 
     def _run(self, script: Script) -> None:
         self.running += 1

@@ -15,6 +15,7 @@ from random import Random
 from kvstore.api.context import Context
 from kvstore.api.kv import KvService
 from kvstore.api.lease import LeaseService
+from kvstore.api.quota import QuotaService
 from kvstore.api.watch import WatchService
 from kvstore.commands import Kind
 from kvstore.config import PROGRESS_FLAG, Config, load
@@ -283,6 +284,7 @@ class SimulatedMember:
             **KvService(context).methods(),
             **self.watches.methods(),
             **LeaseService(context, self.keeper, self.random).methods(),
+            **QuotaService(context).methods(),
         }
 
     def _begin(self, node: RawNode) -> None:

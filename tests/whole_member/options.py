@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 
@@ -53,6 +53,8 @@ class Options:
     value_bytes: int
     check_every: int
     gone: float  # of what is lost on its way, how often it is taken for the end of the other's process
+    quotas: bool = False  # one session sets and removes them
+    mark_step_s: float = 2.0  # between marks of what is left of a lease
 
     @classmethod
     def draw(cls, random: Random) -> Options:
@@ -60,7 +62,7 @@ class Options:
             return random.uniform(0, high) if random.random() < chance else 0.0
 
         profiles = ("put", "kubernetes", "lease", "watch", "mixed")
-        return cls(
+        drawn = cls(
             members=random.choice((1, 3, 3, 3, 3, 3, 5)),
             duration_s=random.uniform(2.0, 5.0),
             delay_s=random.choice((0.001, 0.005, 0.02, 0.06)),
@@ -101,3 +103,6 @@ class Options:
             check_every=random.choice((5, 20)),
             gone=sometimes(0.3, 0.4),
         )
+        # Follows from the others, so that schedules without either are what they were before there was any.
+        own = int(drawn.duration_s * 1e6)
+        return replace(drawn, quotas=own % 4 == 0, mark_step_s=0.1 if own % 3 == 0 else 2.0)

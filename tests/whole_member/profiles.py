@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from kvstore.pb.etcdserverpb_pb2 import (
     CompactionRequest,
     DeleteRangeRequest,
@@ -14,11 +16,13 @@ from kvstore.pb.etcdserverpb_pb2 import (
     TxnRequest,
     WatchCreateRequest,
 )
+from kvstore.pb.quota_pb2 import QuotaRemoveRequest, QuotaSetRequest
 from tests.whole_member.session import Script, Session
 from tests.whole_member.streams import KeepAlive, WatchSession
 
 KEYS = [b"/a/%d" % number for number in range(6)] + [b"/b/%d" % number for number in range(6)] + [b"/c"]
 PREFIXES = [(b"/a/", b"/a0"), (b"/b/", b"/b0"), (b"/", b"0"), (b"\0", b"\0"), (b"/a/2", b"/b/3")]
+QUOTA_PREFIXES = [b"/a/", b"/b/", b"/", b"/a/1", b"/lease/"]
 SORT_ORDERS = (RangeRequest.NONE, RangeRequest.ASCEND, RangeRequest.DESCEND)
 SORT_TARGETS = (
     RangeRequest.KEY,
@@ -164,6 +168,22 @@ class Traffic(Session):
                     clients.compacted = max(clients.compacted, revision)
             if random.random() < 0.3:
                 self.turn_away()
+
+    def quota(self) -> Script:
+        """Limits that others run into now and then. What it is answered is in nobody's history: what members do with
+        it is held against the reference."""
+        clients, own = self.clients, Random(self.clients.options.duration_s)
+        while not clients.stopping:
+            yield self.sleep(own.uniform(0.0, 0.4))
+            prefix = own.choice(QUOTA_PREFIXES)
+            path, request = "Remove", QuotaRemoveRequest(prefix=prefix).SerializeToString()
+            if own.random() < 0.6:
+                limits = QuotaSetRequest(prefix=prefix, keys_max=own.randint(1, 8))
+                if own.random() < 0.5:
+                    limits.bytes_max = own.randint(0, 300)
+                path, request = "Set", limits.SerializeToString()
+            clients.servers.unary(self.member, f"/kvstore.v1.Quota/{path}", request, lambda answer: None)
+            self.turn_away()
 
     # Requests
 

@@ -25,7 +25,8 @@ from kvstore.pb.etcdserverpb_pb2 import (
     TxnRequest,
     TxnResponse,
 )
-from kvstore.pb.internal_pb2 import LeaseExpire, MemberRecord
+from kvstore.pb.internal_pb2 import LeaseCheckpoint, LeaseExpire, MemberRecord
+from kvstore.pb.quota_pb2 import QuotaRemoveRequest, QuotaSetRequest
 from kvstore.replication.outbox import Outcome
 from kvstore.state.machine import StateMachine
 from raft import SnapshotMeta
@@ -56,6 +57,7 @@ class Reference:
         self.leases: dict[int, int] = {}
         self.attached: dict[bytes, int] = {}
         self.marks: dict[int, tuple[int, int]] = {}
+        self.quotas: dict[bytes, tuple[int, int]] = {}  # prefix to keys and bytes, 0: no limit
 
     def apply(self, kind: int, payload: bytes, term: int) -> tuple[int, Any]:
         """(revision, response) of one command. Raises Refused."""
@@ -65,6 +67,10 @@ class Reference:
                 if lease in self.leases:
                     self._end(lease, expired=True)
             return self.timeline.revision, None
+        if kind == Kind.LEASE_CHECKPOINT and LeaseCheckpoint.FromString(payload).term != term:
+            raise Refused("NotLeader")
+        if kind in (Kind.QUOTA_SET, Kind.QUOTA_REMOVE):
+            self._quota(kind, payload)
         if kind not in _REQUESTS:
             return self.timeline.revision, None
         request = _REQUESTS[kind][0].FromString(payload)
@@ -80,6 +86,7 @@ class Reference:
             response = LeaseRevokeResponse()
         else:
             effect = run(request, self.timeline, self.leases.__contains__, self.compact_revision)
+            self._fit(effect.events)
             self._write(effect.events, self.world.order())
             response = effect.response
         return self.timeline.revision, response
@@ -97,6 +104,27 @@ class Reference:
             else:
                 self.attached.pop(kv.key, None)
         return number
+
+    def _quota(self, kind: int, payload: bytes) -> None:
+        """That members agree on what is under each, the equality of their states shows."""
+        if kind == Kind.QUOTA_REMOVE:
+            if self.quotas.pop(QuotaRemoveRequest.FromString(payload).prefix, None) is None:
+                raise Refused("QuotaNotFound")
+            return
+        request = QuotaSetRequest.FromString(payload)
+        keys_max, bytes_max = self.quotas.get(request.prefix, (0, 0))
+        keys_max = request.keys_max if request.HasField("keys_max") else keys_max
+        bytes_max = request.bytes_max if request.HasField("bytes_max") else bytes_max
+        self.quotas[request.prefix] = keys_max, bytes_max
+
+    def _fit(self, events: tuple[KeyValue, ...]) -> None:
+        """Adds up everything there is, before and after. Raises Refused."""
+        now = {kv.key: kv for kv in self.timeline.span(b"", None)} if self.quotas and events else {}
+        after = {**now, **{kv.key: kv for kv in events}}
+        for prefix, limits in self.quotas.items():
+            for limit, old, new in zip(limits, _used(prefix, now), _used(prefix, after), strict=True):
+                if limit and new > limit and new > old:
+                    raise Refused("PrefixQuotaExceeded")
 
     def _compact(self, revision: int) -> None:
         if revision <= self.compact_revision:
@@ -284,6 +312,12 @@ class WatchedMachine:
 
     def turn(self) -> bool:
         return self._machine.turn()
+
+
+def _used(prefix: bytes, keys: dict[bytes, KeyValue]) -> tuple[int, int]:
+    """How many of the keys that are there lie under a prefix, and their bytes."""
+    sizes = [len(key) + len(kv.value) for key, kv in keys.items() if kv.version and key.startswith(prefix)]
+    return len(sizes), sum(sizes)
 
 
 def _comparable(outcome: Outcome) -> object:

@@ -16,7 +16,7 @@ from typing import Any
 
 from kvstore.replication import driver
 from kvstore.rpc import StreamMethod, UnaryMethod
-from kvstore.state import compaction, machine, watch_hub
+from kvstore.state import compaction, lease_marks, machine, watch_hub
 from tests.checkers import everything
 from tests.checkers.equality import differences, stored_in
 from tests.checkers.history import History, Violation
@@ -126,7 +126,8 @@ class Schedule:
     def _bounds(self) -> Iterator[None]:
         """The members' own bounds, as small as this schedule wants them."""
         options = self.options
-        wanted: list[tuple[Any, str, int]] = [
+        wanted: list[tuple[Any, str, float]] = [
+            (lease_marks, "STEP_MIN_S", options.mark_step_s),
             (driver, "APPLY_BYTES_PER_TURN", options.apply_bytes),
             (watch_hub, "SLICE_REVISIONS", options.slice_revisions),
             (compaction, "SLICE_RECORDS", options.compaction_slice),

@@ -11,6 +11,7 @@ from kvstore.client.results import Header, KeyValue, WatchBatch
 from kvstore.pb import authpb_pb2 as authpb
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.pb import mvccpb_pb2 as mvccpb
+from kvstore.pb.quota_pb2 import PrefixQuota
 
 
 class Printer:
@@ -138,6 +139,20 @@ class Printer:
                 f'"PermType" :  {authpb.Permission.Type.Name(each.permType)}',  # two blanks, as etcdctl has it
                 f'"Key" : {quote(each.key)}',
                 f'"RangeEnd" : {quote(each.range_end)}',
+            ]
+        return _bytes(lines)
+
+    def quotas(self, response: Any, quotas: Sequence[PrefixQuota]) -> bytes:
+        lines = _header(response.header)
+        for each in quotas:
+            lines += [
+                f'"Prefix" : {quote(each.prefix)}',
+                f'"BytesMax" : {each.bytes_max}',
+                f'"KeysMax" : {each.keys_max}',
+                f'"QPSMax" : {each.qps_max}',
+                f'"UsedBytes" : {each.used_bytes}',
+                f'"UsedKeys" : {each.used_keys}',
+                "",
             ]
         return _bytes(lines)
 

@@ -15,6 +15,7 @@ from kvstore.cli.output import EndpointHash, EndpointHealth, EndpointStatus, Wat
 from kvstore.cli.text import format_duration
 from kvstore.client.results import Event, Header, KeyValue, WatchBatch
 from kvstore.pb import etcdserverpb_pb2 as pb
+from kvstore.pb.quota_pb2 import PrefixQuota
 
 ID_FIELDS = ("cluster_id", "member_id", "ID")
 
@@ -99,6 +100,9 @@ class Printer:
         return dump(plain(response))
 
     def role(self, name: str, response: pb.AuthRoleGetResponse) -> bytes:
+        return dump(plain(response))
+
+    def quotas(self, response: Any, quotas: Sequence[PrefixQuota]) -> bytes:
         return dump(plain(response))
 
     def names(self, response: Any, names: Sequence[str]) -> bytes:

@@ -14,6 +14,7 @@ from kvstore.cli.output import EndpointHash, EndpointHealth, EndpointStatus, Wat
 from kvstore.client.results import Event, Header, KeyValue, WatchBatch
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.pb import mvccpb_pb2 as mvccpb
+from kvstore.pb.quota_pb2 import PrefixQuota
 
 
 class Printer:
@@ -76,6 +77,9 @@ class Printer:
         return _wire(response)
 
     def role(self, name: str, response: pb.AuthRoleGetResponse) -> bytes:
+        return _wire(response)
+
+    def quotas(self, response: Any, quotas: Sequence[PrefixQuota]) -> bytes:
         return _wire(response)
 
     def names(self, response: Any, names: Sequence[str]) -> bytes:

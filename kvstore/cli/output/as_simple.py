@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kvstore.cli.output import EndpointHash, EndpointHealth, EndpointStatus, WatchEnd
-from kvstore.cli.output.rows import member_rows, status_rows
+from kvstore.cli.output.rows import member_rows, quota_rows, status_rows
 from kvstore.cli.text import format_duration, hexadecimal
 from kvstore.client.compare import EVERYTHING, prefix_end
 from kvstore.client.results import KeyValue, WatchBatch
 from kvstore.pb import authpb_pb2 as authpb
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.pb import mvccpb_pb2 as mvccpb
+from kvstore.pb.quota_pb2 import PrefixQuota
 
 READING = (authpb.Permission.READ, authpb.Permission.READWRITE)
 WRITING = (authpb.Permission.WRITE, authpb.Permission.READWRITE)
@@ -114,6 +115,12 @@ class Printer:
             lines.append(title.encode())
             lines += [b"\t" + _keys(each) for each in response.perm if each.permType in kinds]
         return b"".join(line + b"\n" for line in lines)
+
+    def quotas(self, response: Any, quotas: Sequence[PrefixQuota]) -> bytes:
+        return _lines(
+            f"{prefix}, bytes {size}/{bytes_max}, keys {keys}/{keys_max}, qps {qps_max}"
+            for prefix, size, bytes_max, keys, keys_max, qps_max in quota_rows(quotas)
+        )
 
     def names(self, response: Any, names: Sequence[str]) -> bytes:
         return _lines(names)

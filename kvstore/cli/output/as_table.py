@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -11,9 +12,17 @@ from rich.table import Table
 from rich.text import Text
 
 from kvstore.cli.output import EndpointHash, EndpointHealth, EndpointStatus, as_simple
-from kvstore.cli.output.rows import MEMBER_COLUMNS, STATUS_COLUMNS, member_rows, status_rows
+from kvstore.cli.output.rows import (
+    MEMBER_COLUMNS,
+    QUOTA_COLUMNS,
+    STATUS_COLUMNS,
+    member_rows,
+    quota_rows,
+    status_rows,
+)
 from kvstore.cli.text import format_duration
 from kvstore.pb import etcdserverpb_pb2 as pb
+from kvstore.pb.quota_pb2 import PrefixQuota
 
 
 class Printer(as_simple.Printer):
@@ -31,6 +40,9 @@ class Printer(as_simple.Printer):
             for each in found
         ]
         return table(("Endpoint", "Health", "Took", "Error"), rows)
+
+    def quotas(self, response: Any, quotas: Sequence[PrefixQuota]) -> bytes:
+        return table(QUOTA_COLUMNS, quota_rows(quotas))
 
     def endpoint_hashkv(self, found: Sequence[EndpointHash]) -> bytes:
         return table(("Endpoint", "Hash"), [[each.endpoint, str(each.response.hash)] for each in found])

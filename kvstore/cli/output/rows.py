@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from kvstore.cli.output import EndpointStatus
 from kvstore.cli.text import human_bytes
 from kvstore.pb import etcdserverpb_pb2 as pb
+from kvstore.pb.quota_pb2 import PrefixQuota
 
 MEMBER_COLUMNS = ("ID", "Status", "Name", "Peer Addrs", "Client Addrs", "Is Learner")
 STATUS_COLUMNS = (
@@ -21,6 +22,9 @@ STATUS_COLUMNS = (
     "Raft Applied Index",
     "Errors",
 )
+
+
+QUOTA_COLUMNS = ("Prefix", "Bytes", "Max Bytes", "Keys", "Max Keys", "Max QPS")
 
 
 def member_rows(response: pb.MemberListResponse) -> list[list[str]]:
@@ -52,6 +56,21 @@ def status_rows(found: Sequence[EndpointStatus]) -> list[list[str]]:
             ", ".join(each.response.errors),
         ]
         for each in found
+    ]
+
+
+def quota_rows(quotas: Sequence[PrefixQuota]) -> list[list[str]]:
+    """A limit that there is not is a dash."""
+    return [
+        [
+            each.prefix.decode("utf-8", "surrogateescape"),
+            str(each.used_bytes),
+            str(each.bytes_max or "-"),
+            str(each.used_keys),
+            str(each.keys_max or "-"),
+            str(each.qps_max or "-"),
+        ]
+        for each in quotas
     ]
 
 

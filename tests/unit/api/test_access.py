@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 import kvstore.pb
 from kvstore.api.access import REQUESTS, RULES, Rule
 from kvstore.pb import etcdserverpb_pb2 as pb
+from kvstore.pb import quota_pb2 as quota
 from kvstore.pb import v3electionpb_pb2 as election
 from kvstore.pb import v3lockpb_pb2 as lock
 from kvstore.pb.readiness_pb2 import Announcement, AnnounceRequest
@@ -85,6 +86,10 @@ EXPECTED: dict[str, tuple[Message | None, str]] = {
         AnnounceRequest(announce=Announcement(key=b"a", lease_id=9)),
         WRITERS,
     ),
+    "/kvstore.v1.Quota/Set": (None, ROOT),
+    "/kvstore.v1.Quota/Get": (quota.QuotaGetRequest(prefix=b"a"), READERS),
+    "/kvstore.v1.Quota/List": (None, NAMED),
+    "/kvstore.v1.Quota/Remove": (None, ROOT),
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": (None, ALL),
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": (None, ALL),
     "/grpc.health.v1.Health/Check": (None, ALL),
@@ -159,6 +164,7 @@ ELSEWHERE: dict[str, tuple[Message, str]] = {
     "/v3lockpb.Lock/Lock": (lock.LockRequest(name=b"d"), ROOT),
     "/kvstore.v1.Readiness/Announce": (AnnounceRequest(announce=Announcement(key=b"d", lease_id=9)), ROOT),
     "/v3electionpb.Election/Observe": (election.LeaderRequest(name=b"d"), ROOT),
+    "/kvstore.v1.Quota/Get": (quota.QuotaGetRequest(prefix=b"d"), ROOT),
 }
 
 

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from kvstore.api.context import Context
 from kvstore.pb.etcdserverpb_pb2 import PutResponse, ResponseHeader
 from kvstore.state.auth import AuthStore
+from kvstore.state.quotas import Quotas
 
 REVISIONS = st.integers(0, 1 << 62) | st.integers(0, 1 << 15)
 
 
 def context(term: int = 7) -> Context:
     made = SimpleNamespace(node=SimpleNamespace(term=term))
-    machine = SimpleNamespace(auth=AuthStore(), on_auth=None)
+    machine = SimpleNamespace(auth=AuthStore(), on_auth=None, quotas=Quotas())
     fields = (SimpleNamespace(), made, machine, 0x8CC6_E2B9_1A77_0A4F, 0xFD42_2379_FDA5_0E48)
     found = Context(*fields, lambda: 0.0, lambda *_: None, tokens=cast("object", SimpleNamespace()))  # type: ignore[arg-type]
     return found

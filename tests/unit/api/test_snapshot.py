@@ -21,6 +21,7 @@ from kvstore.config import load
 from kvstore.pb.etcdserverpb_pb2 import HashResponse, SnapshotResponse
 from kvstore.rpc import Status, StreamCall, UnaryCall
 from kvstore.state.auth import AuthStore
+from kvstore.state.quotas import Quotas
 from tests.unit.state.harness import MAP_BYTES, Replica
 
 
@@ -100,6 +101,7 @@ class Machine:
         self.map_bytes = MAP_BYTES
         self.released = 0
         self.auth = AuthStore()
+        self.quotas = Quotas()
 
     def release_dead_readers(self) -> None:
         self.released += 1

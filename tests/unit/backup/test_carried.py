@@ -16,6 +16,7 @@ from kvstore.etcd_db.status import hash_of
 from kvstore.pb.etcdserverpb_pb2 import AlarmRequest, AlarmType, Member, RangeRequest, RangeResponse
 from kvstore.pb.internal_pb2 import Announce, MemberRecord
 from kvstore.pb.leasepb_pb2 import Lease
+from kvstore.pb.quota_pb2 import QuotaRemoveRequest, QuotaSetRequest
 from kvstore.state.machine import StateMachine
 from raft import ConfState, membership
 from tests.unit.backup.carried import export, hashed, restored
@@ -197,6 +198,29 @@ def test_what_leases_of_ours_have_beyond_etcds_comes_back(tmp_path: Path) -> Non
     lease = machine.lessor.get(5)
     assert lease is not None
     assert (lease.ttl_ms, lease.session, lease.keys) == (1500, 9, {b"services/web/1"})
+    machine.abandon()
+    replica.machine.abandon()
+
+
+def test_quotas_come_back_and_their_use_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "from").mkdir()
+    replica = Replica(str(tmp_path / "from"))
+    replica.put(b"p/1", b"one", 0)
+    replica.do(Kind.QUOTA_SET, QuotaSetRequest(prefix=b"p/", keys_max=2, bytes_max=50, qps_max=9))
+    replica.do(Kind.QUOTA_SET, QuotaSetRequest(prefix=b"p", keys_max=3))
+    replica.put(b"p/1", b"two!")
+    replica.put(b"pq", b"")
+    path = export(replica, tmp_path / "x.db")
+    assert set(bucket(path, schema.QUOTAS)) == {b"p", b"p/"}
+    made, machine = restored(path, tmp_path / "to")
+    assert made.loaded.quotas == 2
+    found = [quota.record() for quota in machine.quotas.all()]
+    assert found == [quota.record() for quota in replica.machine.quotas.all()]
+    assert [(each.used_keys, each.used_bytes) for each in found] == [(2, 9), (1, 7)]
+    replica.do(Kind.QUOTA_REMOVE, QuotaRemoveRequest(prefix=b"p"))
+    replica.do(Kind.QUOTA_REMOVE, QuotaRemoveRequest(prefix=b"p/"))
+    with Database(str(export(replica, tmp_path / "y.db"))) as database:
+        assert database.bucket(schema.QUOTAS) is None, "a file without quotas is etcd's, bucket by bucket"
     machine.abandon()
     replica.machine.abandon()
 

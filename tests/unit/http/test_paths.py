@@ -1,4 +1,4 @@
-"""The table of JSON paths: every method that etcd's gateway has, under etcd's names, and nothing that it has not."""
+"""The table of JSON paths: every method that etcd's gateway has, under etcd's names, and of ours the quotas."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ PATHS = """
 /v3/auth/role/revoke
 /v3/lock/lock /v3/lock/unlock
 /v3/election/campaign /v3/election/proclaim /v3/election/leader /v3/election/observe /v3/election/resign
+/v3/quota/set /v3/quota/get /v3/quota/list /v3/quota/remove
 """.split()
 
 

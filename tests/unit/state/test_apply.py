@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 
 from kvstore import errors
 from kvstore.commands import Kind, encode_batch
+from kvstore.errors import NotLeader
 from kvstore.pb.etcdserverpb_pb2 import (
     AlarmRequest,
     AlarmResponse,
@@ -21,7 +22,7 @@ from kvstore.pb.etcdserverpb_pb2 import (
     PutRequest,
     PutResponse,
 )
-from kvstore.pb.internal_pb2 import LeaseExpire, MemberRecord
+from kvstore.pb.internal_pb2 import Announce, LeaseCheckpoint, LeaseExpire, MemberRecord
 from tests.unit.state.harness import Replica, open_machine
 
 
@@ -195,3 +196,33 @@ def test_a_fault_in_the_middle_stops_the_machine_and_stores_nothing(replica: Rep
     reopened = Replica(replica.directory)
     assert (reopened.machine.revision, reopened.machine.applied_index) == (1, 0)
     reopened.machine.abandon()
+
+
+def test_marks_of_leases_count_in_their_term_for_the_lease_they_were_made_for(tmp_path: Path) -> None:
+    replica = Replica(str(tmp_path))
+    replica.grant(1, 60)
+    announced = Announce(lease_id=2, ttl_ms=60_000, session=9, key=b"k")
+    replica.do(Kind.ANNOUNCE, announced)
+    lessor = replica.machine.lessor
+    leases = lessor.get(1), lessor.get(2)
+    assert leases[0] is not None and leases[1] is not None
+
+    def mark(term: int, left_ms: int) -> None:
+        told = LeaseCheckpoint(term=term, IDs=[1, 2, 3], remaining_ms=[left_ms] * 3)
+        told.grant_indexes.extend([1, leases[1].grant_index if leases[1] else 0, 0])
+        replica.do(Kind.LEASE_CHECKPOINT, told)
+
+    with pytest.raises(NotLeader):
+        mark(2, 5_000)
+    assert leases[0].remaining_ms == 0
+    mark(1, 30_000)
+    assert (leases[0].remaining_ms, leases[1].remaining_ms) == (30_000, 0), "an instance is not marked"
+    replica.reopen(crash=False)
+    found = replica.machine.lessor.get(1)
+    assert found is not None and (found.remaining_ms, found.grant_index) == (30_000, 1)
+    replica.revoke(1)
+    replica.grant(1, 60)
+    mark(1, 20_000)
+    found = replica.machine.lessor.get(1)
+    assert found is not None and found.remaining_ms == 0, "it is another lease by now"
+    replica.machine.abandon()

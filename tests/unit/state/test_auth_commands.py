@@ -183,7 +183,8 @@ def test_a_write_without_a_name_is_refused_from_the_entry_on_that_asks_for_one(r
     outcomes = replica.apply((Kind.PUT, put), (Kind.AUTH_ENABLE, pb.AuthEnableRequest()), (Kind.PUT, put))
     assert outcomes[0] == (2, b"") and outcomes[1] == (2, b"")
     assert isinstance(outcomes[2], errors.NoUserName)
-    own = {Kind.AUTHORIZED, Kind.TOKEN_GRANT, Kind.LEASE_EXPIRE, Kind.MEMBER_PUBLISH, Kind.ANNOUNCE_END}
+    own = {*(Kind.AUTHORIZED, Kind.TOKEN_GRANT, Kind.MEMBER_PUBLISH, Kind.ANNOUNCE_END)}
+    own |= {Kind.LEASE_EXPIRE, Kind.LEASE_CHECKPOINT}
     for kind in Kind:
         if kind not in own:
             (outcome,) = replica.apply((kind, pb.AuthEnableRequest()))

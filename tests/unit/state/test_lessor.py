@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kvstore.errors import LeaseExists, LeaseNotFound, NotLeader
-from kvstore.state.lessor import EXPIRED, Lessor
+from kvstore.state.lessor import EXPIRED, MARKED, Lessor
 
 
 def leading(*leases: tuple[int, int], now: float = 100.0) -> Lessor:
@@ -140,3 +140,81 @@ def test_a_renewal_within_the_grace_is_one_of_the_grace() -> None:
     assert lessor.keepalive(1, 100.4) == 2000
     assert lessor.tick(100.85) == []
     assert lessor.tick(100.9) == [1]
+
+
+def marks(lessor: Lessor, now: float) -> list[tuple[int, int]]:
+    return [(lease.id, left_ms) for lease, left_ms in lessor.marks(now)]
+
+
+def granted(lessor: Lessor, lease_id: int, ttl_ms: int, now: float) -> None:
+    lessor.grant(lease_id, ttl_ms)
+    lessor.schedule(now)
+
+
+def test_what_is_left_of_a_lease_nobody_renews_is_told_in_tenths() -> None:
+    lessor = leading()
+    granted(lessor, 1, 100_000, 100.0)
+    granted(lessor, 2, 5_000, 100.0)
+    granted(lessor, 3, 2_000, 100.0)  # too short to be told of
+    assert marks(lessor, 101.9) == []
+    assert marks(lessor, 102.0) == [(2, 3_000)]
+    assert marks(lessor, 103.9) == []
+    assert marks(lessor, 104.0) == [(2, 1_000)]
+    assert marks(lessor, 110.0) == [(1, 90_000)]
+    assert marks(lessor, 125.0) == [(1, 75_000)]
+    assert marks(lessor, 134.9) == []
+    assert marks(lessor, 135.0) == [(1, 65_000)]
+
+
+def test_the_next_leader_gives_what_was_left() -> None:
+    lessor = leading((1, 100_000), (2, 100_000))
+    lease = lessor.get(1)
+    assert lease is not None
+    lease.remaining_ms = 30_000
+    lessor.demote()
+    lessor.promote(500.0)
+    assert (lessor.remaining_ms(1, 500.0), lessor.remaining_ms(2, 500.0)) == (30_000, 100_000)
+    assert lessor.keepalive(1, 500.0) == MARKED
+    assert lessor.tick(530.0) == [1]
+
+
+def test_a_marked_lease_is_renewed_once_its_mark_is_taken_back() -> None:
+    lessor = leading()
+    granted(lessor, 1, 100_000, 100.0)
+    assert marks(lessor, 110.0) == [(1, 90_000)]
+    assert lessor.keepalive(1, 111.0) == MARKED
+    lease = lessor.get(1)
+    assert lease is not None
+    lessor.unmark(lease)
+    lessor.unmark(lease)
+    assert marks(lessor, 125.0) == [], "no mark while one is being taken back"
+    lessor.unmarked(lease, done=False)
+    assert lessor.keepalive(1, 126.0) == MARKED
+    lessor.unmarked(lease, done=True)
+    assert lessor.keepalive(1, 126.0) == 100_000
+    assert marks(lessor, 175.9) == [], "one that is renewed has half its time first"
+    assert lessor.keepalive(1, 175.9) == 100_000
+    assert marks(lessor, 225.8) == []
+    assert marks(lessor, 226.0) == [(1, 49_900)]
+
+
+def test_marks_of_a_lease_that_went_are_nobodys() -> None:
+    lessor = leading()
+    granted(lessor, 1, 100_000, 100.0)
+    lease = lessor.get(1)
+    assert lease is not None
+    lessor.unmark(lease)
+    lessor.revoke(1)
+    granted(lessor, 1, 100_000, 105.0)
+    lessor.unmarked(lease, done=True)
+    assert marks(lessor, 110.0) == []
+    assert marks(lessor, 115.0) == [(1, 90_000)]
+    lessor.demote()
+    assert marks(lessor, 200.0) == []
+
+
+def test_not_too_many_are_told_at_once() -> None:
+    lessor = leading()
+    for lease_id in range(1, 2_501):
+        granted(lessor, lease_id, 100_000, 100.0)
+    assert [len(marks(lessor, 110.0)) for _ in range(4)] == [1_000, 1_000, 500, 0]

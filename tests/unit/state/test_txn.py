@@ -114,7 +114,7 @@ def test_compares_of_nested_transactions_see_the_state_before_all(replica: Repli
         (put(b"z", ignore_value=True), errors.KeyNotFound),
         (put(b"z", b"1", ignore_lease=True), errors.KeyNotFound),
         (get(b"k", revision=4), errors.FutureRevision),
-        (get(b"k", revision=-1), errors.Compacted),
+        (get(b"k", revision=-2), errors.Compacted),
         (nested(put(b"z", lease=99)), errors.LeaseNotFound),
         (nested(get(b"k", revision=4)), errors.FutureRevision),
     ],
@@ -146,4 +146,15 @@ def test_a_read_only_transaction_answers_like_a_replicated_one(replica: Replica)
     replicated.ClearField("header")
     assert (revision, TxnResponse.FromString(body)) == (3, replicated)
     with pytest.raises(errors.Compacted):
-        replica.machine.read_only_txn(TxnRequest(success=[get(b"k", revision=-1)]))
+        replica.machine.read_only_txn(TxnRequest(success=[get(b"k", revision=-2)]))
+
+
+def test_a_negative_revision_is_compacted_but_for_one_before_the_first_compaction(replica: Replica) -> None:
+    """etcd's compaction point stands at -1 until then."""
+    replica.put(b"k", b"v")
+    assert replica.txn(TxnRequest(success=[get(b"k", revision=-1)])).responses[0].response_range.count == 1
+    with pytest.raises(errors.Compacted):
+        replica.txn(TxnRequest(success=[get(b"k", revision=-2)]))
+    replica.compact(2)
+    with pytest.raises(errors.Compacted):
+        replica.txn(TxnRequest(success=[get(b"k", revision=-1)]))

@@ -1,0 +1,162 @@
+"""The keeper of leases, on a real state machine: what it proposes, and what becomes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from kvstore import errors
+from kvstore.commands import Kind
+from kvstore.pb.etcdserverpb_pb2 import LeaseGrantRequest, PutRequest
+from kvstore.pb.internal_pb2 import LeaseCheckpoint, LeaseExpire
+from kvstore.replication.driver import Driver
+from kvstore.replication.lease_keeper import EXPIRE_BATCH_MAX, LeaseKeeper
+from kvstore.replication.outbox import Done
+from kvstore.state.lessor import MARKED
+from raft import Role
+from tests.unit.state.harness import Replica
+
+
+class World:
+    """A keeper that leads in term 1, and a driver that keeps what it is asked to propose."""
+
+    def __init__(self, directory: str) -> None:
+        self.replica = Replica(directory)
+        self.now = 100.0
+        self.later: list[Any] = []
+        self.proposed: list[tuple[Kind, bytes, Done]] = []
+        self.driver = SimpleNamespace(
+            on_role=[],
+            on_turn=[],
+            term=1,
+            member_id=1,
+            leader_id=1,
+            is_leader=True,
+            propose=lambda kind, payload, done: self.proposed.append((kind, payload, done)),
+            read=lambda done: done(None),
+        )
+        self.keeper = LeaseKeeper(
+            cast(Driver, self.driver),
+            self.replica.machine,
+            cast(Any, None),
+            now=lambda: self.now,
+            call_later=lambda delay, call: self.later.append(call),
+            timeout_s=7.0,
+        )
+        self.lead()
+
+    def lead(self) -> None:
+        for hear in self.driver.on_role:
+            hear(Role.LEADER, 1)
+
+    def tick(self, now: float) -> None:
+        self.now = now
+        self.keeper.tick()
+
+    def apply(self) -> None:
+        """What was proposed, each as an entry, and its outcome to whoever waits."""
+        proposed, self.proposed = self.proposed, []
+        for kind, payload, done in proposed:
+            message: Any = {Kind.LEASE_EXPIRE: LeaseExpire, Kind.LEASE_CHECKPOINT: LeaseCheckpoint}[kind]
+            (outcome,) = self.replica.apply((kind, message.FromString(payload)))
+            done(outcome)
+
+    def renewal(self, lease_id: int) -> list[tuple[int | None, errors.StoreError | None]]:
+        """What a renewal is answered: nothing, yet."""
+        answers: list[tuple[int | None, errors.StoreError | None]] = []
+        self.keeper.renew(lease_id, lambda left, problem: answers.append((left, problem)))
+        return answers
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(str(tmp_path))
+
+
+def test_ten_thousand_leases_end_together_in_one_entry(world: World) -> None:
+    replica, ids = world.replica, range(1, EXPIRE_BATCH_MAX + 2)
+    replica.apply(*((Kind.LEASE_GRANT, LeaseGrantRequest(ID=each, TTL=3)) for each in ids))
+    replica.apply(*((Kind.PUT, PutRequest(key=b"l/%d" % each, lease=each)) for each in ids))
+    before = replica.machine.revision
+    world.tick(100.0)
+    world.tick(102.9)
+    world.apply()
+    assert len(replica.machine.lessor.leases()) == len(ids)
+    world.tick(103.0)
+    assert [kind for kind, _, _ in world.proposed] == [Kind.LEASE_EXPIRE, Kind.LEASE_EXPIRE]
+    entries = len(replica.log)
+    world.apply()
+    assert len(replica.log) == entries + 2
+    assert replica.machine.lessor.leases() == [] and replica.values() == {}
+    assert replica.machine.revision == before + len(ids), "each in a revision of its own, as etcd's are"
+    assert world.keeper.expired == len(ids)
+    world.tick(110.0)
+    assert world.proposed == []
+    replica.machine.abandon()
+
+
+def test_a_renewal_of_a_marked_lease_waits_until_its_mark_is_gone(world: World) -> None:
+    world.replica.grant(1, 100)
+    world.tick(100.0)
+    world.tick(110.0)
+    world.apply()
+    lease = world.replica.machine.lessor.get(1)
+    assert lease is not None and lease.remaining_ms == 90_000
+    world.now = 120.0
+    answers = world.renewal(1)
+    assert answers == [] and [kind for kind, _, _ in world.proposed] == [Kind.LEASE_CHECKPOINT]
+    world.apply()
+    assert answers == [(100_000, None)] and lease.remaining_ms == 0
+    assert world.renewal(1) == [(100_000, None)], "and the next one is free"
+    world.replica.machine.abandon()
+
+
+def test_a_mark_that_could_not_be_taken_back_is_taken_back_again(world: World) -> None:
+    world.replica.grant(1, 100)
+    world.tick(100.0)
+    world.tick(110.0)
+    world.apply()
+    answers = world.renewal(1)
+    (_, _, done), world.proposed = world.proposed[0], []
+    done(errors.RequestTimeout())
+    assert answers == []
+    world.later.pop()()
+    world.apply()
+    assert answers == [(100_000, None)]
+    world.replica.machine.abandon()
+
+
+def test_what_was_proposed_in_an_earlier_term_says_nothing_of_this_one(world: World) -> None:
+    """Taken back in term 1, led again in term 2, and marked there: the outcome from term 1 unmarks nothing."""
+    world.replica.grant(1, 100)
+    world.tick(100.0)
+    world.tick(110.0)
+    world.apply()
+    answers = world.renewal(1)
+    world.driver.term = 2
+    world.lead()
+    world.tick(120.0)
+    world.apply()
+    assert answers == []
+    assert world.replica.machine.lessor.keepalive(1, 121.0) == MARKED
+    world.replica.machine.abandon()
+
+
+def test_a_renewal_never_revives_a_lease_that_ran_out_while_its_mark_was_taken_back(world: World) -> None:
+    world.replica.grant(1, 100)
+    world.tick(100.0)
+    world.tick(110.0)
+    world.apply()
+    world.now = 199.9
+    answers = world.renewal(1)
+    world.now = 200.1
+    world.apply()
+    assert answers == []
+    world.tick(200.2)
+    world.apply()
+    world.later.pop()()
+    assert answers == [(None, None)]
+    world.replica.machine.abandon()
