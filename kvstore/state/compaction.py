@@ -96,9 +96,8 @@ class Compaction:
 
 
 class Pace:
-    """How much of a removal is due. As fast as it goes it would take one core of each member, for the walk here
-    and for what the storage process makes of it, and a write would wait for its turn on every one of them. So
-    slices keep their distance: 40,000 records a second, or as many as end it within DONE_WITHIN_S where there are
+    """How much of a removal is due. As fast as it goes, every member's loop has a slice in each of its turns and its
+    storage process a large transaction after the other, all members at once. So slices keep their distance: 40,000 records a second, or as many as end it within DONE_WITHIN_S where there are
     more. A loop that is late has a larger slice the next time, so that load cannot hold the removal back until
     the disk is full."""
 
