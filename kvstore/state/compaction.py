@@ -8,7 +8,7 @@ nothing to do with any of this (etcd 17780).
 
 Progress is stored in the same transaction as the removals it stands for. Every removal may be repeated
 without harm, so a walk that starts over begins at the whole revision it had reached. It has time: Pace spreads
-it thin, so that writes beside it do not feel it. Pure.
+it thin, so that writes beside it feel less of it. Pure.
 """
 
 from __future__ import annotations
@@ -97,9 +97,9 @@ class Compaction:
 
 class Pace:
     """How much of a removal is due. As fast as it goes, every member's loop has a slice in each of its turns and its
-    storage process a large transaction after the other, all members at once. So slices keep their distance: 40,000 records a second, or as many as end it within DONE_WITHIN_S where there are
-    more. A loop that is late has a larger slice the next time, so that load cannot hold the removal back until
-    the disk is full."""
+    storage process one large transaction after the other, all members at once. So slices keep their distance: 40,000
+    records a second, or as many as end it within DONE_WITHIN_S where there are more. A loop that is late has a larger
+    slice the next time, so that load does not hold the removal back for ever."""
 
     def __init__(self) -> None:
         self._last = float("-inf")
