@@ -8,7 +8,7 @@ import time
 from benchmarks.bench import Bench
 from benchmarks.figures import Figure
 from benchmarks.load import Shape, body, drive, put_request
-from benchmarks.memory import resident_mb
+from benchmarks.memory import Memory, memory_of
 from benchmarks.raw_client import RawConnection
 from benchmarks.unary import PUT, pipeline, puts
 from kvstore.demo.cluster import LocalCluster
@@ -20,15 +20,15 @@ MANY_KEYS = 50_000
 
 
 async def measure(bench: Bench) -> list[Figure]:
-    idle = {server: [memory(cluster)] for server, cluster in bench.clusters.items()}
+    idle = {server: memory(cluster) for server, cluster in bench.clusters.items()}
     figures = [await of_shape(bench, shape) for shape in SHAPES]
-    after = {server: [memory(cluster)] for server, cluster in bench.clusters.items()}
+    after = {server: memory(cluster) for server, cluster in bench.clusters.items()}
     figures.append(await latency(bench))
     for value_bytes, shape in LARGE:
         figures.append(await of_value(bench, value_bytes, shape))
     figures.append(await many_keys(bench))
-    figures.append(Figure("memory", "of a member, idle", "MiB", idle))
-    figures.append(Figure("memory", "of a member, after the puts", "MiB", after, at_least=0.5, aim=0.35))
+    figures += kept("memory", "of a member, idle", idle)
+    figures += kept("memory", "of a member, after the puts", after, wanted=(0.5, 0.35))
     return figures
 
 
@@ -78,7 +78,19 @@ async def many_keys(bench: Bench) -> Figure:
     return Figure("put", "a key of its own each, 8 x 32 in flight, our client", "/s", values)
 
 
-def memory(cluster: LocalCluster) -> float:
-    """Of the median member, MiB, its processes added up."""
-    each = sorted(resident_mb(m.program.pid)[0] for m in cluster.members if m.program is not None)
+def memory(cluster: LocalCluster) -> Memory:
+    """Of the median member."""
+    each = sorted(memory_of(m.program.pid) for m in cluster.members if m.program is not None)
     return each[len(each) // 2]
+
+
+def kept(
+    group: str, name: str, of: dict[str, Memory], wanted: tuple[float | None, float | None] = (None, None)
+) -> list[Figure]:
+    """Two figures: all that is resident, and of that what is not the page of a file."""
+    resident = {server: [memory.resident] for server, memory in of.items()}
+    anonymous = {server: [memory.anonymous] for server, memory in of.items()}
+    return [
+        Figure(group, name, "MiB", resident, at_least=wanted[0], aim=wanted[1]),
+        Figure(group, f"{name}, without the pages of files", "MiB", anonymous),
+    ]

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from benchmarks.bench import Bench, leader_of
 from benchmarks.figures import OURS, THEIRS, Figure
 from benchmarks.load import Shape, body, drive, put_request
-from benchmarks.put import memory
+from benchmarks.memory import Memory
+from benchmarks.put import kept, memory
 from benchmarks.raw_client import RawConnection
 from benchmarks.unary import PUT, RANGE, fill
 from benchmarks.upkeep import SNAPSHOT
@@ -78,7 +79,7 @@ async def large(bench: Bench) -> list[Figure]:
     """Members with many keys: what they keep in memory, how soon one serves again, how long a snapshot takes."""
     count = bench.size(bench.keys, 20_000)
     filled: dict[str, list[float]] = {OURS: [], THEIRS: []}
-    resident: dict[str, list[float]] = {OURS: [], THEIRS: []}
+    resident: dict[str, Memory] = {}
     started: dict[str, list[float]] = {OURS: [], THEIRS: []}
     saved: dict[str, list[float]] = {OURS: [], THEIRS: []}
     for server in (OURS, THEIRS):
@@ -86,14 +87,14 @@ async def large(bench: Bench) -> list[Figure]:
             leader = await leader_of(cluster)
             bench.say(f"{count:,} keys into {server}")
             filled[server].append(await fill(leader.endpoint, "large/", count, 128))
-            resident[server].append(memory(cluster))
+            resident[server] = memory(cluster)
             follower = next(one for one in cluster.members if one is not leader)
             saved[server].append(await save(follower))
             for _ in range(bench.size(3, 1)):
                 started[server].append(await start_again(cluster, follower))
     keys = f"{count // 1_000_000} M keys" if count >= 1_000_000 else f"{count:,} keys"
     return [
-        Figure("large", f"memory of a member with {keys}", "MiB", resident, at_least=0.7, aim=0.3),
+        *kept("large", f"memory of a member with {keys}", resident, wanted=(0.7, 0.3)),
         Figure("large", f"start with {keys} → first get", "s", started, at_least=0.5, aim=0.1),
         Figure("large", f"snapshot of {keys}, streamed", "s", saved),
         Figure("large", f"filling with {keys}, 8 x 64 in flight", "/s", filled),

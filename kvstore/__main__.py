@@ -7,7 +7,6 @@ member that had to stop; ended by the signal itself after SIGTERM or SIGINT, as 
 from __future__ import annotations
 
 import os
-import platform
 import signal
 import sys
 from collections.abc import Sequence
@@ -57,6 +56,8 @@ def _serve(settings: config.Config) -> int:
 
 
 def version_lines() -> str:
+    import platform
+
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     return "\n".join(
         (

@@ -228,7 +228,7 @@ FLAGS: dict[str, Flag] = {
     "initial-cluster-token": Flag("etcd-cluster", str, "keeps clusters apart that share URLs"),
     "heartbeat-interval": Flag("100", _positive, "milliseconds between the leader's heartbeats"),
     "election-timeout": Flag("1000", _positive, "milliseconds without a leader before an election"),
-    "snapshot-count": Flag("10000", _positive, "commands applied between trims of the log"),
+    "snapshot-count": Flag("2000", _positive, "commands applied between trims of the log"),
     "quota-backend-bytes": Flag("0", int, "size at which writes are refused (0: 2 GiB, -1: none)"),
     CORRUPT_FLAG: Flag("0s", parse_duration, "how often the leader compares what members hold (0: never)"),
     "corrupt-check-time": Flag("0s", parse_duration, "the same, as etcd 3.6 calls it"),

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shutil
 import time
 from dataclasses import dataclass
 
@@ -45,7 +44,10 @@ class DataDir:
 
     def create(self) -> None:
         """Makes what is missing below the directory and empties snap/; every new name is made durable."""
-        shutil.rmtree(self.snap, ignore_errors=True)
+        if os.path.isdir(self.snap) and os.listdir(self.snap):
+            import shutil  # and with it the compression libraries
+
+            shutil.rmtree(self.snap, ignore_errors=True)
         for folder in (os.path.join(self.path, "member"), self.wal, self.db, self.snap):
             os.makedirs(folder, mode=0o700, exist_ok=True)
             sync_directory(os.path.dirname(folder))

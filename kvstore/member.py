@@ -274,6 +274,7 @@ class MemberProcess:
             call_soon_threadsafe=self._loop.call_soon_threadsafe,
             now=self._loop.time,
             wake=self._wake,
+            call_later=self._loop.call_later,
         )
 
     def _metadata(self, cluster_id: int, member_id: int) -> WalMetadata:

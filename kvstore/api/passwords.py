@@ -19,8 +19,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import bcrypt
-
 from kvstore import errors
 
 PASSWORD_BYTES_MAX = 72  # bcrypt looks at no more
@@ -82,6 +80,8 @@ class Passwords:
         queue = user if hashed is not None else _NOBODY
 
         def work() -> bool:
+            import bcrypt  # in its thread, for those who have passwords
+
             matches = bcrypt.checkpw(given[:PASSWORD_BYTES_MAX], against)
             return matches and usable and right_length
 
@@ -101,8 +101,13 @@ class Passwords:
         given = password.encode()
         if len(given) > PASSWORD_BYTES_MAX:
             raise errors.PasswordTooLong
-        work = _Job(lambda: bcrypt.hashpw(given, bcrypt.gensalt(self._cost)), done, lambda: True)
-        self._add(_MAKING, work)
+
+        def work() -> bytes:
+            import bcrypt
+
+            return bcrypt.hashpw(given, bcrypt.gensalt(self._cost))
+
+        self._add(_MAKING, _Job(work, done, lambda: True))
 
     def _add(self, queue: str, job: _Job) -> None:
         jobs = self._queues.setdefault(queue, deque())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 
-from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.message import DecodeError
 
@@ -96,6 +96,8 @@ class ReflectionService:
 
     def _give(self, reply: ServerReflectionResponse, name: str, otherwise: str) -> None:
         """The file and what it imports, each once, the one that was asked for first."""
+        from google.protobuf import descriptor_pb2  # half a MiB that only this needs
+
         file = self._shown.get(name)
         if file is None:
             _refuse(reply, Status.NOT_FOUND, otherwise)

@@ -6,7 +6,6 @@ and empty, and say so: a dashboard that asks for one must not take its absence f
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from google.protobuf import descriptor_pool
@@ -111,6 +110,8 @@ def _identity(reading: Reading) -> Iterator[Metric]:
     yield _gauge("etcd_cluster_version", "Version of the cluster.", {"cluster_version": version})
     yield _gauge("etcd_server_version", "Version of etcd spoken here.", {"server_version": ETCD_VERSION})
     yield _gauge("etcd_server_id", "This member's id.", {"server_id": f"{reading.member_id:x}"})
+    import platform
+
     runtime = f"python{platform.python_version()}"
     yield _gauge("etcd_server_go_version", "What runs it: not Go here.", {"server_go_version": runtime})
 

@@ -109,7 +109,7 @@ class _ConfigWaiter:
 class DriverOptions:
     request_timeout_s: float = 7.0
     election_timeout_s: float = 1.0
-    trim_commands: int = 10_000  # --snapshot-count
+    trim_commands: int = 2_000  # --snapshot-count; what it adds to the tail is in every member's memory
     tail_commands: int = 5_000  # kept in the log for slow followers
     tail_bytes_max: int = 64 << 20
 

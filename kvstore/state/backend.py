@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import signal
 import socket
 import subprocess
 import sys
@@ -33,6 +34,7 @@ DATABASE = "state.mdb"
 START_TIMEOUT_S = 30.0
 CLOSE_TIMEOUT_S = 60.0
 ALIVE_CHECK_S = 1.0
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 Committed = Callable[[int], None]
 Failed = Callable[[Exception], None]
 CallSoon = Callable[[Callable[[], None]], object]
@@ -223,22 +225,18 @@ def _start(
     root = os.path.abspath(__file__ + "/../../..")
     roots = [root, os.path.abspath(lmdb.__file__ + "/../..")]
     program = f"import sys; sys.path[:0] = {roots!r}; from kvstore.state.storage_process import main; main()"
-    with far:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-I",
-                "-S",
-                "-c",
-                program,
-                str(far.fileno()),
-                path,
-                str(map_bytes),
-                "1" if sync else "0",
-            ],
-            stdin=subprocess.DEVNULL,
-            pass_fds=(far.fileno(), *inherit_fds),
-        )
+    command = [sys.executable, "-I", "-S", "-c", program]
+    command += [str(far.fileno()), path, str(map_bytes), "1" if sync else "0"]
+    before = signal.pthread_sigmask(
+        signal.SIG_BLOCK, STOP_SIGNALS
+    )  # inherited: it has them blocked from birth
+    try:
+        with far:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, pass_fds=(far.fileno(), *inherit_fds)
+            )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return near, process
 
 

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import bisect
 import struct
-from collections.abc import Iterator, Mapping
 
 from kvstore.state.records import Buffer, key_of
+
+TYPE_CHECKING = False  # typing's own would cost the import
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 SHORT_MAX = 500
 _LENGTH = struct.Struct(">I")

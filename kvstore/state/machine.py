@@ -23,7 +23,7 @@ from kvstore.state import ranges, snapshot, tables, txn
 from kvstore.state.apply import Applier, Outcome
 from kvstore.state.auth import AuthStore
 from kvstore.state.backend import DATABASE, CallSoon, Failed, OpenBackend, open_backend
-from kvstore.state.compaction import Compaction
+from kvstore.state.compaction import SLICE_EVERY_S, Compaction, Pace
 from kvstore.state.kv_hash import HashTask
 from kvstore.state.meters import StateMeter
 from kvstore.state.mvcc import Keyspace
@@ -42,6 +42,9 @@ SUBMIT_AFTER_S = 0.1
 SEAL_RECORDS = 20_000
 SEAL_BYTES = 32 << 20
 """A generation above either is closed; a larger one would make its transaction and its dropping long."""
+
+
+CallLater = Callable[[float, Callable[[], None]], object]
 
 
 def stored_conf(directory: str) -> bytes:
@@ -77,6 +80,7 @@ class StateMachine:
         call_soon_threadsafe: CallSoon = _never_soon,
         now: Callable[[], float] | None = None,
         wake: Callable[[], None] = _nothing,
+        call_later: CallLater | None = None,
         opener: OpenBackend = open_backend,
     ) -> None:
         """See open()."""
@@ -90,6 +94,7 @@ class StateMachine:
         self._on_failure = on_failure
         self._call_soon = call_soon_threadsafe
         self._now = now
+        self._call_later = call_later
         self._opener = opener
         self.wake = wake
         self.on_durable: Callable[[int], None] | None = None
@@ -101,6 +106,8 @@ class StateMachine:
         self.space = Space(quota_bytes, int(map_bytes * CEILING_SHARE))
         self._copying = threading.Lock()  # held while a snapshot reads the environment
         self._broken = False
+        self._pace = Pace()
+        self._slice_timed = False
         self._load()
         self.hub = WatchHub(self.keyspace, listening=self._listen, wake=self._wake)
 
@@ -118,6 +125,7 @@ class StateMachine:
         call_soon_threadsafe: CallSoon = _never_soon,
         now: Callable[[], float] | None = None,
         wake: Callable[[], None] = _nothing,
+        call_later: CallLater | None = None,
         opener: OpenBackend = open_backend,
     ) -> StateMachine:
         """Opens or creates the state in an existing directory. Blocks for the start of the storage process.
@@ -126,7 +134,8 @@ class StateMachine:
         address space, well above the quota. quota_bytes: 0 or less for none. inherit_fds: held open by the
         storage process as long as it lives. on_failure(problem): the storage failed, the member must stop.
         call_soon_threadsafe: runs a call on the loop. now: monotonic seconds; without it every turn submits
-        what it can. wake: asks for a turn(). opener: opens the database; the simulator has its own.
+        what it can. wake: asks for a turn(). call_later(seconds, call): with it, and `now`, compaction keeps
+        its pace; without, each turn takes a slice. opener: opens the database; the simulator has its own.
         """
         return cls(
             directory,
@@ -139,6 +148,7 @@ class StateMachine:
             call_soon_threadsafe=call_soon_threadsafe,
             now=now,
             wake=wake,
+            call_later=call_later,
             opener=opener,
         )
 
@@ -212,19 +222,38 @@ class StateMachine:
             self.auth.changed = False
             self.on_auth()
         more = self.hub.turn()
-        compaction, keyspace = self._compaction, self.keyspace
-        if not compaction.done:
+        if not self._compaction.done:
             self._compact_slice()
         self._submit(forced=False)
-        return more or compaction.ready(keyspace.committed_revision, self._overlay.filling)
+        return self._compaction_goes_on() or more
 
     def _compact_slice(self) -> None:
         compaction, committed = self._compaction, self.keyspace.committed_revision
         if not compaction.ready(committed, self._overlay.filling):
             return
+        records = None
+        if self._now is not None and self._call_later is not None:
+            records = self._pace.due(self._now(), compaction.target - compaction.progress)
+            if not records:
+                return
         began, before = self.meter.clock(), compaction.removed
-        compaction.step(self._reader, committed, self._overlay.filling)
+        compaction.step(self._reader, committed, self._overlay.filling, records)
         self.meter.compacting(self.meter.clock() - began, compaction.removed - before, compaction.done)
+
+    def _compaction_goes_on(self) -> bool:
+        """Whether it wants a turn soon. Where it keeps a pace it asks for one in time."""
+        if not self._compaction.ready(self.keyspace.committed_revision, self._overlay.filling):
+            return False  # _committed() wakes it
+        if self._call_later is None:
+            return True
+        if not self._slice_timed:
+            self._slice_timed = True
+            self._call_later(SLICE_EVERY_S, self._slice_due)
+        return False
+
+    def _slice_due(self) -> None:
+        self._slice_timed = False
+        self.wake()
 
     # Reading
 

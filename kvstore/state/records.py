@@ -14,7 +14,10 @@ A tombstone's KeyValue holds the key and the revision alone, as etcd's delete ev
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+
+TYPE_CHECKING = False  # typing's own would cost the import
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Buffer = bytes | bytearray | memoryview
 

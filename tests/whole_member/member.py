@@ -195,6 +195,7 @@ class SimulatedMember:
             on_failure=self._fail,
             now=life.now,
             wake=self._wake,
+            call_later=life.call_later,
             opener=self.storage.open,
         )
         self._driver: SimulatedDriver | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,15 +12,24 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from kvstore.commands import Kind, encode_batch
-from kvstore.pb.etcdserverpb_pb2 import DeleteRangeRequest, PutRequest
+from kvstore.pb.etcdserverpb_pb2 import CompactionRequest, DeleteRangeRequest, PutRequest
 from kvstore.pb.mvccpb_pb2 import KeyValue
 from kvstore.state.backend import ProcessBackend, StorageFailed
 from kvstore.state.machine import StateMachine
 from kvstore.state.records import NO_REVISION, REVISION
-from kvstore.state.storage_process import BadFrame, commit, encode_frame, open_environment, open_tables
+from kvstore.state.storage_process import (
+    HISTORY,
+    KEYS,
+    BadFrame,
+    commit,
+    encode_frame,
+    open_environment,
+    open_tables,
+)
 from tests.unit.state.harness import MAP_BYTES, Replica
 
 
@@ -96,32 +106,45 @@ def test_a_killed_writer_is_reported_and_nothing_is_lost_that_was_durable(tmp_pa
 
 MEMBER = """
     import sys
+    import time
     from kvstore.state.machine import StateMachine
-    from kvstore.commands import encode_batch
-    from kvstore.pb.etcdserverpb_pb2 import PutRequest, DeleteRangeRequest
-    machine = StateMachine.open(sys.argv[1], backend="lmdb", map_bytes=1 << 30)
+    from tests.unit.state.test_storage_process import entry
+    machine = StateMachine.open(
+        sys.argv[1], map_bytes=1 << 30, now=time.monotonic, call_later=lambda delay, call: None
+    )
     for number in range(1, 100_000):
-        put = PutRequest(key=b"k%d" % (number % 97), value=b"%d" % number).SerializeToString()
-        gone = DeleteRangeRequest(key=b"k%d" % (number * 7 % 97)).SerializeToString()
-        machine.apply(number, 1, encode_batch([(1, put), (2, gone)], origin=1, incarnation=1, sequence=number))
+        machine.apply(number, 1, entry(number))
         machine.turn()
         if number % 50 == 0:
             print(number, machine.durable_index, flush=True)
 """
 
 
+def stored_in(machine: StateMachine) -> list[tuple[bytes, bytes]]:
+    """Every version and every key in LMDB."""
+    reader = machine._reader
+    return list(reader.table(HISTORY)) + list(reader.table(KEYS))
+
+
 def entry(number: int) -> bytes:
     put = PutRequest(key=b"k%d" % (number % 97), value=b"%d" % number).SerializeToString()
     gone = DeleteRangeRequest(key=b"k%d" % (number * 7 % 97)).SerializeToString()
     batch = [(int(Kind.PUT), put), (int(Kind.DELETE_RANGE), gone)]
+    if number % 400 == 0:
+        compaction = CompactionRequest(revision=number)  # an entry is a revision or two
+        batch.append((int(Kind.COMPACT), compaction.SerializeToString()))
     return encode_batch(batch, origin=1, incarnation=1, sequence=number)
 
 
-@pytest.mark.parametrize("after_lines", [1, 7, 23])
+@pytest.mark.parametrize("after_lines", [1, 9, 23])
 def test_a_killed_member_replays_to_the_same_state(tmp_path: Path, after_lines: int) -> None:
-    """kill -9 wherever it is; what the log holds above the applied index brings back the same state."""
+    """kill -9 wherever it is, a compaction half done among it; what the log holds above the applied index brings
+    back the same state, and the removal goes on to the same end."""
     process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(MEMBER), str(tmp_path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", textwrap.dedent(MEMBER), str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[3],
     )
     assert process.stdout is not None
     for _ in range(after_lines):
@@ -139,6 +162,13 @@ def test_a_killed_member_replays_to_the_same_state(tmp_path: Path, after_lines: 
         fresh.apply(number, 1, entry(number))
     assert crashed.hash_kv() == fresh.hash_kv()
     assert crashed.revision == fresh.revision
+    for machine in (crashed, fresh):
+        while machine.turn():
+            pass
+        machine.flush()
+        assert machine.physical_compact_revision == machine.compact_revision
+    assert crashed.hash_kv() == fresh.hash_kv()
+    assert stored_in(crashed) == stored_in(fresh)
     crashed.abandon()
     fresh.abandon()
 
@@ -152,6 +182,27 @@ def test_the_writer_ends_with_its_member_and_ignores_signals(tmp_path: Path) -> 
     replica.put(b"k")
     replica.machine.flush_and_close()
     assert backend._process.returncode == 0
+
+
+def test_the_writer_stands_back_and_imports_next_to_nothing(tmp_path: Path) -> None:
+    """What it imports is in the memory of every member."""
+    machine = StateMachine.open(str(tmp_path), map_bytes=MAP_BYTES, sync=False)
+    backend = machine._backend
+    assert isinstance(backend, ProcessBackend)
+    assert os.sched_getscheduler(backend.process_id) == os.SCHED_BATCH
+    blocked = re.search(r"SigBlk:\s*(\w+)", Path(f"/proc/{backend.process_id}/status").read_text())
+    assert blocked is not None
+    assert int(blocked[1], 16) >> (signal.SIGTERM - 1) & 1
+    machine.flush_and_close()
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ()), "and the member hears it"
+    roots = [str(Path(__file__).parents[3]), str(Path(lmdb.__file__).parents[1])]
+    program = (
+        f"import sys; sys.path[:0] = {roots!r}; import kvstore.state.storage_process; print(*sys.modules)"
+    )
+    command = [sys.executable, "-I", "-S", "-c", program]
+    modules = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert "lmdb" in modules
+    assert not {"typing", "enum", "re", "socket", "signal", "contextlib", "site", "google"} & set(modules)
 
 
 def test_the_writer_holds_the_descriptors_it_was_given(tmp_path: Path) -> None:
