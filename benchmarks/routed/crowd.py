@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.bench import Bench
-from benchmarks.memory import resident_mb
+from benchmarks.memory import memory_of
 from benchmarks.routed.rows import Row, counted, timed
 from benchmarks.routed.stage import Spoken, told
 from kvstore.demo.cluster import LocalCluster
@@ -82,7 +82,7 @@ async def _one(server: str, cluster: LocalCluster, crowd: Crowd) -> tuple[list[f
         await asyncio.sleep(ARRIVE_S)
         ages = [age for one in watchers for age in (await told(one, "report"))["ages_ms"]]
         pids = [member.program.pid for member in cluster.members if member.program is not None]
-        memory = max(resident_mb(pid)[0] for pid in pids)
+        memory = max(memory_of(pid).resident for pid in pids)
     return ages, replaced * crowd.routers - len(ages), memory
 
 
