@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help venv proto demo test containers check fix docs sim mutants verify-ci verify programs bench bench-smoke \
+.PHONY: help venv proto demo test test-routing containers check fix docs sim mutants verify-ci verify programs bench bench-smoke \
 	ready-to-routed clean
 
 help:            ## list the targets
@@ -22,9 +22,12 @@ proto: $(STAMP)  ## regenerate kvstore/pb from proto/
 demo: $(STAMP)   ## a container announces, a proxy routes, a leader dies, nothing is lost (KEEP=1 stays up)
 	$(BIN)/python -m kvstore.demo $(if $(KEEP),--keep)
 
-test: $(STAMP)   ## all tests
+test: $(STAMP)   ## all tests but those of proxies and containers
 	PYTHONHASHSEED=1 $(BIN)/python -m tests.simulation --first-seed 1 --seeds $(or $(SEEDS),1000)
-	$(BIN)/python -m pytest tests -n 2 --dist loadfile
+	$(BIN)/python -m pytest tests --ignore tests/routing -n 2 --dist loadfile
+
+test-routing: $(STAMP) ## announce and every proxy, real ones: HAProxy, nginx, Envoy, gRPC, Caddy, Traefik, the builtin one
+	$(BIN)/python -m pytest tests/routing -n 2 --dist loadfile
 
 check: $(STAMP)  ## format, lint and types; writes nothing
 	$(BIN)/ruff format --check .
