@@ -34,6 +34,7 @@ class KvService:
         self._context = context
         self._space = context.machine.space
         self._rates = context.rates
+        self._quotas = context.machine.quotas
         self._max_request_bytes = context.config.max_request_bytes
         self._max_txn_ops = context.config.max_txn_ops
 
@@ -58,7 +59,7 @@ class KvService:
             if request is not None:
                 checks.check_put(request)
             self._check_size(data)
-            if self._rates.some:
+            if self._quotas.rated:
                 self._count(request.key if request is not None else plain[0] if plain else b"")
             self._space.admit(PUT_COST + len(data))
         except errors.StoreError as problem:
@@ -73,7 +74,7 @@ class KvService:
         try:
             checks.check_delete(request)
             self._check_size(data)
-            if self._rates.some:
+            if self._quotas.rated:
                 self._count(request.key)
         except errors.StoreError as problem:
             fail(call, problem)
@@ -105,7 +106,7 @@ class KvService:
             return
         try:
             checks.check_range(request)
-            if self._rates.some:
+            if self._quotas.rated:
                 self._count(request.key)
         except errors.StoreError as problem:
             fail(call, problem)
@@ -128,7 +129,7 @@ class KvService:
             return
         try:
             checks.check_txn(request, self._max_txn_ops)
-            if self._rates.some:
+            if self._quotas.rated:
                 self._count(*txn_keys(request))
             if not checks.is_read_only(request):
                 self._check_size(data)
