@@ -22,6 +22,7 @@ from benchmarks import failover, get, plots, put, report, routed, sizes, smoke, 
 from benchmarks.bench import Bench
 from benchmarks.figures import Figure
 from benchmarks.load import LoadFailed
+from benchmarks.peers import case as peers
 from kvstore.demo.processes import ProgramFailed, Programs
 
 Case = Callable[[Bench], Awaitable[list[Figure]]]
@@ -36,6 +37,7 @@ CASES: dict[str, tuple[str, Case]] = {
     "failover": ("the leader is killed", failover.measure),
     "catch-up": ("a watch that starts far back", watch.catch_up),
     "upkeep": ("puts beside a compaction and a snapshot", upkeep.measure),
+    "peers": ("puts and gets beside ZooKeeper, NATS and PySyncObj", peers.measure),
     "members": ("one, three and five members", sizes.members),
     "secured": ("TLS on, authentication on", sizes.secured),
     "large": ("a million keys", sizes.large),
