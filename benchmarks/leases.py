@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from benchmarks.bench import Bench
 from benchmarks.figures import Figure, percentile
 from benchmarks.load import LoadFailed
 from benchmarks.raw_client import RawConnection
-from benchmarks.unary import PUT, RANGE, pipeline
+from benchmarks.unary import PUT, RANGE, TXN, pipeline
 from benchmarks.upkeep import beside, putting
 from kvstore.pb.etcdserverpb_pb2 import (
     LeaseGrantRequest,
@@ -19,11 +21,14 @@ from kvstore.pb.etcdserverpb_pb2 import (
     PutRequest,
     RangeRequest,
     RangeResponse,
+    RequestOp,
+    TxnRequest,
 )
 
 GRANT = "/etcdserverpb.Lease/LeaseGrant"
 KEEP_ALIVE = "/etcdserverpb.Lease/LeaseKeepAlive"
 TTL_S = 8
+PUTS_OF_A_TXN = 100
 MANY, MANY_TTL_S = 100_000, 60
 LIMIT_S = 120.0
 MANY_LIMIT_S = 400.0  # etcd ends at most 1,000 a second
@@ -42,7 +47,10 @@ async def expiry(bench: Bench, server: str) -> None:
     count = bench.size(10_000, 2_000)
     endpoint = bench.leaders[server].endpoint
     connections = [await RawConnection.connect(endpoint) for _ in range(4)]
-    await granted(connections, first_id(), count, TTL_S, b"leased/")
+    first = first_id()
+    await granted(connections, first, count, TTL_S)
+    puts = keyed(b"leased/", first, count)
+    await pipeline(connections, PUT, (put.SerializeToString() for put in puts), 64)
     async with asyncio.timeout(LIMIT_S):
         while await left(connections[0], b"leased/"):  # noqa: ASYNC110
             await asyncio.sleep(0.1)
@@ -55,18 +63,21 @@ def first_id() -> int:
     return 1 + (time.time_ns() & 0xFFFF_FFFF_FFFF)
 
 
-async def granted(
-    connections: list[RawConnection], first: int, count: int, ttl_s: int, prefix: bytes = b""
-) -> None:
-    """Leases with these ids, and with a prefix a key under each."""
+async def granted(connections: list[RawConnection], first: int, count: int, ttl_s: int) -> None:
+    """Leases with these ids."""
     grants = (LeaseGrantRequest(ID=first + n, TTL=ttl_s).SerializeToString() for n in range(count))
     await pipeline(connections, GRANT, grants, 64)
-    if prefix:
-        keys = (
-            PutRequest(key=b"%b%d" % (prefix, n), value=b"v", lease=first + n).SerializeToString()
-            for n in range(count)
-        )
-        await pipeline(connections, PUT, keys, 64)
+
+
+def keyed(prefix: bytes, first: int, count: int) -> Iterator[PutRequest]:
+    """A key under each lease."""
+    return (PutRequest(key=b"%b%d" % (prefix, n), value=b"v", lease=first + n) for n in range(count))
+
+
+def together(puts: Iterator[PutRequest]) -> Iterator[bytes]:
+    """The same in fewer requests, a hundred in each."""
+    while some := list(islice(puts, PUTS_OF_A_TXN)):
+        yield TxnRequest(success=[RequestOp(request_put=put) for put in some]).SerializeToString()
 
 
 async def left(connection: RawConnection, prefix: bytes) -> int:
@@ -97,7 +108,9 @@ async def renewed(connection: RawConnection, first: int, count: int) -> float:
     took = time.perf_counter() - started
     connection.reset(stream)
     if gone:
-        raise LoadFailed(f"{gone} of {count:,} leases had ended before they were renewed: this machine is too slow")
+        raise LoadFailed(
+            f"{gone} of {count:,} leases had ended before they were renewed: this machine is too slow"
+        )
     return took
 
 
@@ -154,7 +167,8 @@ async def ending(endpoint: str, count: int, ttl_s: int, found: Ending) -> None:
     """The puts that are counted are those from the first key gone to the last."""
     connections = [await RawConnection.connect(endpoint) for _ in range(4)]
     prefix, first = b"ending/", first_id()
-    await granted(connections, first, count, ttl_s, prefix)
+    await granted(connections, first, count, ttl_s)
+    await pipeline(connections, TXN, together(keyed(prefix, first, count)), 4)
     found.renewals.append(count / await renewed(connections[0], first, count))
     async with asyncio.timeout(ttl_s + MANY_LIMIT_S), putting(endpoint) as took:
         while await left(connections[0], prefix) == count:  # noqa: ASYNC110
