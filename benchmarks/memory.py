@@ -8,20 +8,23 @@ from pathlib import Path
 def resident_mb(pid: int) -> tuple[float, float]:
     """(resident MiB of the process and its descendants, proportional MiB of the same): the second counts pages
     that several of them share once."""
-    return _sum(pid, "Rss:"), _sum(pid, "Pss:")
+    found = _rollup(pid)
+    return found["Rss"], found["Pss"]
 
 
-def own_mb(pid: int) -> float:
-    """MiB that are no file's pages, of the process and its descendants."""
-    return _sum(pid, "Anonymous:")
+def own_mb(pid: int) -> tuple[float, float]:
+    """(resident MiB, those of them that are no file's pages), of the process and its descendants."""
+    found = _rollup(pid)
+    return found["Rss"], found["Anonymous"]
 
 
-def _sum(pid: int, field: str) -> float:
-    found = 0.0
+def _rollup(pid: int) -> dict[str, float]:
+    found = {"Rss": 0.0, "Pss": 0.0, "Anonymous": 0.0}
     for process in [pid, *descendants(pid)]:
         for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
-            if line.startswith(field):
-                found += int(line.split()[1]) / 1024
+            name, _, size = line.partition(":")
+            if name in found:
+                found[name] += int(size.split()[0]) / 1024
     return found
 
 

@@ -28,10 +28,12 @@ LOADS = {
     "watch fan-out": "watchers",
     "watch fan-out, p99": "watchers",
     "members": "members",
+    "linearizable get": "gets in flight",
+    "serializable get": "gets in flight",
+    "memory by keys": "keys",
     "peers, put": "puts in flight",
     "peers, get": "gets in flight",
     "catch-up by distance": "revisions back",
-    "leases": "leases",
 }
 
 

@@ -27,7 +27,7 @@ from rich.table import Table
 from benchmarks.figures import OURS, THEIRS
 from benchmarks.leases import GRANT, first_id
 from benchmarks.load import LoadFailed
-from benchmarks.memory import own_mb, resident_mb
+from benchmarks.memory import own_mb
 from benchmarks.raw_client import RawConnection, RawFailed
 from benchmarks.slope import SAMPLES_MIN, Slope, slope
 from benchmarks.unary import PUT, RANGE
@@ -124,8 +124,9 @@ class Samples:
             assert member.program is not None
             if member.program.status is not None:
                 raise LoadFailed(f"{member.name} has ended:\n{member.program.tail()}")
-            self.resident.setdefault(member.name, []).append(resident_mb(member.program.pid)[0])
-            self.own.setdefault(member.name, []).append(own_mb(member.program.pid))
+            resident, own = own_mb(member.program.pid)
+            self.resident.setdefault(member.name, []).append(resident)
+            self.own.setdefault(member.name, []).append(own)
 
 
 async def soak(server: str, hours: float, rate: float, virtual: bool) -> Samples:
