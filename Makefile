@@ -60,7 +60,7 @@ containers: $(STAMP) ## announcing with a real Docker engine, as root: image, la
 programs: $(STAMP) ## programs that people run on etcd, run here: Patroni with two PostgreSQL (SERVER=etcd: there)
 	$(BIN)/python -m tests.programs.patroni --server $(or $(SERVER),kvstore)
 
-bench: $(STAMP)  ## everything beside etcd in one run, half an hour; CASES="put get" for some, PUBLISH=1 to docs/
+bench: $(STAMP)  ## everything beside etcd and peers in one run, three quarters of an hour; CASES="put get" for some, PUBLISH=1 to docs/
 	$(BIN)/python -m benchmarks $(CASES) $(if $(PUBLISH),--publish --json docs/performance/figures.json)
 
 bench-smoke: $(STAMP) ## the few figures that stand for all, beside their record; under two minutes

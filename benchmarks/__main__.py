@@ -18,10 +18,11 @@ from pathlib import Path
 import uvloop
 from rich.console import Console
 
-from benchmarks import failover, get, plots, put, report, sizes, smoke, txn, upkeep, watch
+from benchmarks import failover, get, leases, plots, put, report, sizes, smoke, txn, upkeep, watch
 from benchmarks.bench import Bench
 from benchmarks.figures import Figure
 from benchmarks.load import LoadFailed
+from benchmarks.peers import case as peers
 from benchmarks.routed import case as routed
 from kvstore.demo.processes import ProgramFailed, Programs
 
@@ -33,10 +34,11 @@ CASES: dict[str, tuple[str, Case]] = {
     "txn": ("compare-and-swap under contention", txn.measure),
     "watch": ("one put to many watchers, events a second", watch.measure),
     "routed": ("announce to routed through the builtin proxy", routed.measure),
-    "leases": ("ten thousand leases expiring together, and renewed", upkeep.leases),
-    "failover": ("the leader is killed", failover.measure),
+    "leases": ("ten thousand leases and a hundred thousand: renewed, and expiring together", leases.measure),
+    "failover": ("the leader is killed: the next write, and until puts are as quick again", failover.measure),
     "catch-up": ("a watch that starts far back", watch.catch_up),
     "upkeep": ("puts beside a compaction and a snapshot", upkeep.measure),
+    "peers": ("puts and gets beside ZooKeeper, NATS and PySyncObj", peers.measure),
     "members": ("one, three and five members", sizes.members),
     "secured": ("TLS on, authentication on", sizes.secured),
     "large": ("a million keys", sizes.large),

@@ -71,10 +71,10 @@ class Bench:
         async with Programs() as programs:
             yield await self.cluster(server, programs, members, flags, scheme)
 
-    def in_turns(self, turns: int | None = None) -> Iterator[str]:
+    def in_turns(self, turns: int | None = None, servers: Sequence[str] = (OURS, THEIRS)) -> Iterator[str]:
         """The servers in the order to measure them: A B, B A, A B."""
         for turn in range(turns or self.turns):
-            yield from (OURS, THEIRS) if turn % 2 == 0 else (THEIRS, OURS)
+            yield from servers if turn % 2 == 0 else reversed(servers)
 
     def size(self, whole: T, quick: T) -> T:
         return quick if self.quick else whole

@@ -8,13 +8,16 @@ from statistics import median
 from typing import Any
 
 OURS, THEIRS = "kvstore", "etcd"
+FLOOR = "floor"
+"""The least that three members can do (benchmarks/floor), measured beside them where puts are."""
 
 
 @dataclass(frozen=True)
 class Figure:
     """One row. unit: "/s" (more is better) or "ms", "s", "MiB" (less is better). values: a value a turn for each
     server, in the order of the turns. load: where the row stands on its group's plot. at_least, aim: the ratio
-    (ours to etcd's) that the project wants."""
+    (ours to etcd's) that the project wants. stated: of each server, what its answer stands for and by which client
+    it was asked; only in rows that compare more than two, which have a table of their own."""
 
     group: str
     name: str
@@ -24,6 +27,7 @@ class Figure:
     at_least: float | None = None
     aim: float | None = None
     note: str = field(default="", compare=False)
+    stated: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def more_is_better(self) -> bool:
@@ -34,19 +38,25 @@ class Figure:
 
     @property
     def ratio(self) -> float | None:
-        """Ours to etcd's, of the medians; None where only one of them was measured."""
-        if OURS not in self.values or THEIRS not in self.values or not self.of(THEIRS):
+        return self.ratio_to(THEIRS)
+
+    def ratio_to(self, server: str) -> float | None:
+        """Ours to the server's, of the medians; None where only one of them was measured."""
+        if OURS not in self.values or server not in self.values or not self.of(server):
             return None
-        return self.of(OURS) / self.of(THEIRS)
+        return self.of(OURS) / self.of(server)
 
     @property
     def spread(self) -> tuple[float, float] | None:
+        return self.spread_to(THEIRS)
+
+    def spread_to(self, server: str) -> tuple[float, float] | None:
         """The lowest and highest ratio of one turn."""
-        if self.ratio is None:
+        if self.ratio_to(server) is None:
             return None
         each = [
             ours / theirs
-            for ours, theirs in zip(self.values[OURS], self.values[THEIRS], strict=False)
+            for ours, theirs in zip(self.values[OURS], self.values[server], strict=False)
             if theirs
         ]
         return (min(each), max(each)) if len(each) > 1 else None
@@ -73,11 +83,11 @@ class Figure:
         digits = 0 if value >= 1000 or self.unit == "MiB" else 1 if value >= 100 else 2
         return f"{value:,.{digits}f}{'' if self.unit == '/s' else ' '}{self.unit}"
 
-    def ratio_text(self) -> str:
-        if self.ratio is None:
+    def ratio_text(self, server: str = THEIRS) -> str:
+        ratio, spread = self.ratio_to(server), self.spread_to(server)
+        if ratio is None:
             return ""
-        spread = "" if self.spread is None else f" ({self.spread[0]:.2f}–{self.spread[1]:.2f})"
-        return f"{self.ratio:.2f} x{spread}"
+        return f"{ratio:.2f} x" + ("" if spread is None else f" ({spread[0]:.2f}–{spread[1]:.2f})")
 
     def wanted_text(self) -> str:
         if self.at_least is None:

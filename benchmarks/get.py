@@ -18,11 +18,14 @@ async def measure(bench: Bench) -> list[Figure]:
     key = b"range/00000007"
     linearizable, serializable = RangeRequest(key=key), RangeRequest(key=key, serializable=True)
     busy, lone = Shape(8, 32, bench.size(60_000, 15_000)), Shape(1, 1, 2_000)
+    some = Shape(32, 1, bench.size(20_000, 5_000))
     figures = [
-        await rate(bench, "linearizable get, 8 x 32 in flight", linearizable, busy, (1.2, 2.0)),
-        await rate(bench, "linearizable get, 1 client", linearizable, lone),
-        await rate(bench, "serializable get, 8 x 32 in flight", serializable, busy),
-        await rate(bench, "serializable get, 1 client", serializable, lone),
+        await rate(bench, "linearizable get", "1 client", linearizable, lone),
+        await rate(bench, "linearizable get", "32 x 1 in flight", linearizable, some),
+        await rate(bench, "linearizable get", "8 x 32 in flight", linearizable, busy, (1.2, 2.0)),
+        await rate(bench, "serializable get", "1 client", serializable, lone),
+        await rate(bench, "serializable get", "32 x 1 in flight", serializable, some),
+        await rate(bench, "serializable get", "8 x 32 in flight", serializable, busy),
     ]
     figures.append(await first_page(bench))
     for size in SIZES:
@@ -31,10 +34,15 @@ async def measure(bench: Bench) -> list[Figure]:
 
 
 async def rate(
-    bench: Bench, name: str, request: RangeRequest, shape: Shape, wanted: tuple[float, float] | None = None
+    bench: Bench,
+    kind: str,
+    load: str,
+    request: RangeRequest,
+    shape: Shape,
+    wanted: tuple[float, float] | None = None,
 ) -> Figure:
-    at_least, aim = wanted or (None, None)
-    return Figure("get", name, "/s", await rates(bench, request, shape), at_least=at_least, aim=aim)
+    values = await rates(bench, request, shape)
+    return Figure(kind, f"{kind}, {load}", "/s", values, float(shape.in_flight), *(wanted or (None, None)))
 
 
 async def ranges(bench: Bench, size: int) -> Figure:

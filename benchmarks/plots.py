@@ -7,12 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.figures import OURS, THEIRS, Figure
+from benchmarks.figures import FLOOR, OURS, THEIRS, Figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = {OURS: "#1f6f50", THEIRS: "#8a8f98"}
+COLOURS = {
+    OURS: "#1f6f50",
+    THEIRS: "#8a8f98",
+    FLOOR: "#c9b458",
+    "zookeeper": "#3b6ea5",
+    "nats": "#7a4fa3",
+    "pysyncobj": "#b0473a",
+}
 WORSE = "#c2571a"
 LOADS = {
     "put": "puts in flight",
@@ -21,6 +28,12 @@ LOADS = {
     "watch fan-out": "watchers",
     "watch fan-out, p99": "watchers",
     "members": "members",
+    "linearizable get": "gets in flight",
+    "serializable get": "gets in flight",
+    "memory by keys": "keys",
+    "peers, put": "puts in flight",
+    "peers, get": "gets in flight",
+    "catch-up by distance": "revisions back",
 }
 
 
@@ -28,7 +41,8 @@ def draw(figures: Sequence[Figure], folder: Path) -> list[Path]:
     """The files written. Raises ImportError without matplotlib."""
     prepare()
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [_overview([one for one in figures if one.advantage], folder / "overview.svg")]
+    compared = [one for one in figures if one.advantage and not one.stated]
+    paths = [_overview(compared, folder / "overview.svg")] if compared else []
     groups: dict[str, list[Figure]] = defaultdict(list)
     for figure in figures:
         if figure.load is not None:
@@ -84,7 +98,7 @@ def _growth(group: str, rows: Sequence[Figure], path: Path) -> Path:
     from matplotlib import pyplot
 
     canvas, axes = pyplot.subplots(figsize=(5.2, 3.2), layout="constrained")
-    for server in (OURS, THEIRS):
+    for server in dict.fromkeys(server for one in rows for server in one.values):
         there = [one for one in rows if server in one.values]
         loads = [one.load or 0 for one in there]
         axes.plot(loads, [one.of(server) for one in there], "o-", color=COLOURS[server], label=server)

@@ -6,12 +6,14 @@ import itertools
 import time
 
 from benchmarks.bench import Bench
-from benchmarks.figures import Figure
+from benchmarks.figures import FLOOR, OURS, THEIRS, Figure
+from benchmarks.floor.start import start_floor
 from benchmarks.load import Shape, body, drive, put_request
 from benchmarks.memory import Memory, memory_of
 from benchmarks.raw_client import RawConnection
 from benchmarks.unary import PUT, pipeline, puts
 from kvstore.demo.cluster import LocalCluster
+from kvstore.demo.processes import Programs
 
 SHAPES = (Shape(1, 1, 2_000), Shape(32, 1, 16_000), Shape(8, 32, 60_000), Shape(10, 100, 60_000))
 WANTED = {"32 x 1": (1.6, 2.0), "8 x 32": (2.2, 3.0)}
@@ -21,7 +23,9 @@ MANY_KEYS = 50_000
 
 async def measure(bench: Bench) -> list[Figure]:
     idle = {server: memory(cluster) for server, cluster in bench.clusters.items()}
-    figures = [await of_shape(bench, shape) for shape in SHAPES]
+    async with Programs() as programs:
+        floor = await start_floor(bench.folder / FLOOR, programs)
+        figures = [await of_shape(bench, shape, floor) for shape in SHAPES]
     after = {server: memory(cluster) for server, cluster in bench.clusters.items()}
     figures.append(await latency(bench))
     for value_bytes, shape in LARGE:
@@ -32,8 +36,8 @@ async def measure(bench: Bench) -> list[Figure]:
     return figures
 
 
-async def of_shape(bench: Bench, shape: Shape) -> Figure:
-    values = await rates(bench, shape, 256)
+async def of_shape(bench: Bench, shape: Shape, floor: str) -> Figure:
+    values = await rates(bench, shape, 256, floor)
     at_least, aim = WANTED.get(str(shape), (None, None))
     return Figure("put", f"{shape} in flight", "/s", values, float(shape.in_flight), at_least, aim)
 
@@ -43,13 +47,18 @@ async def of_value(bench: Bench, value_bytes: int, shape: Shape) -> Figure:
     return Figure("put of large values", f"{value_bytes:,} bytes, {shape} in flight", "/s", values)
 
 
-async def rates(bench: Bench, shape: Shape, value_bytes: int) -> dict[str, list[float]]:
+async def rates(
+    bench: Bench, shape: Shape, value_bytes: int, floor: str | None = None
+) -> dict[str, list[float]]:
+    """floor: the endpoint of its leader, where it is measured too."""
     request = body(bench.folder, put_request(value_bytes))
     smaller = bench.size(shape, Shape(shape.connections, shape.streams, max(300, shape.calls // 4)))
-    values: dict[str, list[float]] = {server: [] for server in bench.clusters}
-    for server in bench.in_turns():
-        url = f"http://{bench.leaders[server].endpoint}{PUT}"
-        values[server].append((await drive(url, smaller, request)).per_s)
+    endpoints = {server: bench.leaders[server].endpoint for server in (OURS, THEIRS)}
+    if floor is not None:
+        endpoints[FLOOR] = floor
+    values: dict[str, list[float]] = {server: [] for server in endpoints}
+    for server in bench.in_turns(servers=list(endpoints)):
+        values[server].append((await drive(f"http://{endpoints[server]}{PUT}", smaller, request)).per_s)
     return values
 
 

@@ -79,26 +79,45 @@ async def large(bench: Bench) -> list[Figure]:
     """Members with many keys: what they keep in memory, how soon one serves again, how long a snapshot takes."""
     count = bench.size(bench.keys, 20_000)
     filled: dict[str, list[float]] = {OURS: [], THEIRS: []}
-    resident: dict[str, Memory] = {}
+    stages = [count // 100, count // 10, count]
+    resident: dict[int, dict[str, Memory]] = {stage: {} for stage in stages}
     started: dict[str, list[float]] = {OURS: [], THEIRS: []}
     saved: dict[str, list[float]] = {OURS: [], THEIRS: []}
     for server in (OURS, THEIRS):
         async with bench.apart(server, flags=["--quota-backend-bytes=17179869184"]) as cluster:
             leader = await leader_of(cluster)
             bench.say(f"{count:,} keys into {server}")
-            filled[server].append(await fill(leader.endpoint, "large/", count, 128))
-            resident[server] = memory(cluster)
+            began, there = time.perf_counter(), 0
+            for stage in stages:
+                await fill(leader.endpoint, "large/", stage - there, 128, there)
+                resident[stage][server] = memory(cluster)
+                there = stage
+            filled[server].append(count / (time.perf_counter() - began))
             follower = next(one for one in cluster.members if one is not leader)
             saved[server].append(await save(follower))
             for _ in range(bench.size(3, 1)):
                 started[server].append(await start_again(cluster, follower))
-    keys = f"{count // 1_000_000} M keys" if count >= 1_000_000 else f"{count:,} keys"
+    keys = amount(count)
     return [
-        *kept("large", f"memory of a member with {keys}", resident, wanted=(0.7, 0.3)),
+        *(
+            Figure(
+                "memory by keys",
+                f"of a member with {amount(stage)}",
+                "MiB",
+                {server: [found.resident] for server, found in resident[stage].items()},
+                float(stage),
+            )
+            for stage in stages
+        ),
+        *kept("large", f"memory of a member with {keys}", resident[count], wanted=(0.7, 0.3)),
         Figure("large", f"start with {keys} → first get", "s", started, at_least=0.5, aim=0.1),
         Figure("large", f"snapshot of {keys}, streamed", "s", saved),
         Figure("large", f"filling with {keys}, 8 x 64 in flight", "/s", filled),
     ]
+
+
+def amount(count: int) -> str:
+    return f"{count // 1_000_000} M keys" if count >= 1_000_000 else f"{count:,} keys"
 
 
 async def save(member: MemberProcess) -> float:

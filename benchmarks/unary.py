@@ -62,12 +62,12 @@ def puts(prefix: str, count: int, value_bytes: int = 256, first: int = 0) -> Ite
         yield PutRequest(key=f"{prefix}{number:08}".encode(), value=value).SerializeToString()
 
 
-async def fill(endpoint: str, prefix: str, count: int, value_bytes: int = 256) -> float:
-    """Puts count keys; the puts a second it took."""
+async def fill(endpoint: str, prefix: str, count: int, value_bytes: int = 256, first: int = 0) -> float:
+    """Puts count keys, numbered from first on; the puts a second it took."""
     connections = [await RawConnection.connect(endpoint) for _ in range(8)]
     started = time.perf_counter()
     try:
-        await pipeline(connections, PUT, puts(prefix, count, value_bytes), 64)
+        await pipeline(connections, PUT, puts(prefix, count, value_bytes, first), 64)
     finally:
         for connection in connections:
             connection.close()

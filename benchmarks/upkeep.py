@@ -1,5 +1,4 @@
-"""What a lone client's puts feel of the work beside them: a compaction, a snapshot, ten thousand leases that end
-together."""
+"""What a lone client's puts feel of the work beside them: a compaction, a snapshot (of leases: leases.py)."""
 
 from __future__ import annotations
 
@@ -11,23 +10,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from benchmarks.bench import Bench
 from benchmarks.figures import Figure, percentile
 from benchmarks.raw_client import RawConnection
-from benchmarks.unary import PUT, RANGE, fill, pipeline
+from benchmarks.unary import PUT, fill
 from benchmarks.watch import revision
 from kvstore.pb.etcdserverpb_pb2 import (
     CompactionRequest,
-    LeaseGrantRequest,
-    LeaseKeepAliveRequest,
     PutRequest,
-    RangeRequest,
-    RangeResponse,
     SnapshotRequest,
 )
 
 COMPACT = "/etcdserverpb.KV/Compact"
 SNAPSHOT = "/etcdserverpb.Maintenance/Snapshot"
-GRANT = "/etcdserverpb.Lease/LeaseGrant"
-KEEP_ALIVE = "/etcdserverpb.Lease/LeaseKeepAlive"
-TTL_S = 8
 STORED_S = 2.0
 Work = Callable[[Bench, str], Awaitable[None]]
 LIMIT_S = 120.0
@@ -39,15 +31,6 @@ async def measure(bench: Bench) -> list[Figure]:
             await fill(bench.leaders[server].endpoint, "upkeep/", bench.size(50_000, 5_000))
     figures = await beside(bench, "a compaction", compaction, before=history)
     return figures + await beside(bench, "a snapshot", snapshot)
-
-
-async def leases(bench: Bench) -> list[Figure]:
-    """Expiring together, and kept alive."""
-    figures = await beside(
-        bench, "10,000 leases that expire together", expiry, turns=1 if bench.quick else 2, wanted=(0.3, 0.1)
-    )
-    figures.append(await renewals(bench))
-    return figures
 
 
 async def beside(
@@ -124,57 +107,3 @@ async def snapshot(bench: Bench, server: str) -> None:
     async with asyncio.timeout(LIMIT_S):
         await done
     connection.close()
-
-
-async def expiry(bench: Bench, server: str) -> None:
-    """Leases with a key each, granted as fast as it goes, and then their end awaited."""
-    count = bench.size(10_000, 2_000)
-    endpoint = bench.leaders[server].endpoint
-    connections = [await RawConnection.connect(endpoint) for _ in range(4)]
-    first = 1 + (time.time_ns() & 0xFFFF_FFFF_FFFF)
-    grants = (LeaseGrantRequest(ID=first + n, TTL=TTL_S).SerializeToString() for n in range(count))
-    await pipeline(connections, GRANT, grants, 64)
-    keys = (
-        PutRequest(key=b"leased/%d" % n, value=b"v", lease=first + n).SerializeToString()
-        for n in range(count)
-    )
-    await pipeline(connections, PUT, keys, 64)
-    left = RangeRequest(key=b"leased/", range_end=b"leased0", count_only=True).SerializeToString()
-    async with asyncio.timeout(LIMIT_S):
-        while RangeResponse.FromString(await connections[0].ask(RANGE, left)).count:  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
-    for connection in connections:
-        connection.close()
-
-
-async def renewals(bench: Bench) -> Figure:
-    """Ten thousand leases renewed on one stream, all at once."""
-    count = bench.size(10_000, 2_000)
-    values: dict[str, list[float]] = {server: [] for server in bench.clusters}
-    connections = {}
-    first = 1 + (time.time_ns() & 0xFFFF_FFFF_FFFF)
-    for server in bench.clusters:
-        connection = connections[server] = await RawConnection.connect(bench.leaders[server].endpoint)
-        grants = (LeaseGrantRequest(ID=first + n, TTL=600).SerializeToString() for n in range(count))
-        await pipeline([connection], GRANT, grants, 128)
-    for server in bench.in_turns():
-        connection = connections[server]
-        left, done = count, asyncio.get_running_loop().create_future()
-
-        def hear(_: bytes, done: asyncio.Future[None] = done) -> None:
-            nonlocal left
-            left -= 1
-            if not left:
-                done.set_result(None)
-
-        started = time.perf_counter()
-        stream = connection.open(KEEP_ALIVE, hear)
-        for number in range(count):
-            connection.send(stream, LeaseKeepAliveRequest(ID=first + number).SerializeToString())
-        async with asyncio.timeout(LIMIT_S):
-            await done
-        values[server].append(count / (time.perf_counter() - started))
-        connection.reset(stream)
-    for connection in connections.values():
-        connection.close()
-    return Figure("leases", f"renewals of {count:,} leases on one stream", "/s", values)

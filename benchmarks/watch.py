@@ -170,31 +170,43 @@ class Counter:
 
 
 async def catch_up(bench: Bench) -> list[Figure]:
-    """A watch that starts 100,000 revisions back, on a member other than the leader."""
+    """A watch that starts up to 100,000 revisions back, on a member other than the leader."""
     count = bench.size(100_000, 10_000)
-    first: dict[str, list[float]] = {server: [] for server in bench.clusters}
-    whole: dict[str, list[float]] = {server: [] for server in bench.clusters}
-    starts = {}
     for server in bench.clusters:
-        starts[server] = await revision(bench.leaders[server].endpoint) + 1
         await fill(bench.leaders[server].endpoint, "history/", count, 64)
-    for server in bench.in_turns(bench.turns * 3):
-        leader = bench.leaders[server].endpoint
-        other = next(one for one in bench.clusters[server].endpoints if one != leader)
-        connection = await RawConnection.connect(other)
-        counter = Counter(count)
-        create = WatchCreateRequest(key=b"history/", range_end=b"history0", start_revision=starts[server])
-        started = time.perf_counter()
-        connection.open(WATCH, counter.hear, None, WatchRequest(create_request=create).SerializeToString())
-        async with asyncio.timeout(LIMIT_S):
-            first[server].append(1e3 * (await counter.first - started))
-            whole[server].append(await counter.complete - started)
-        connection.close()
-    name = f"a watch {count:,} revisions back"
-    return [
-        Figure("catch-up", f"{name}, first event", "ms", first, at_least=0.05, aim=0.02),
-        Figure("catch-up", f"{name}, all of them", "s", whole),
-    ]
+    figures = []
+    for distance, turns in (
+        (count // 100, bench.turns),
+        (count // 10, bench.turns),
+        (count, bench.turns * 3),
+    ):
+        first: dict[str, list[float]] = {server: [] for server in bench.clusters}
+        whole: dict[str, list[float]] = {server: [] for server in bench.clusters}
+        for server in bench.in_turns(turns):
+            leader = bench.leaders[server].endpoint
+            other = next(one for one in bench.clusters[server].endpoints if one != leader)
+            begun, ended = await back(other, distance)
+            first[server].append(1e3 * begun)
+            whole[server].append(1e3 * ended)
+        name = f"a watch {distance:,} revisions back"
+        if distance == count:
+            figures.append(Figure("catch-up", f"{name}, first event", "ms", first, at_least=0.05, aim=0.02))
+        figures.append(Figure("catch-up by distance", f"{name}, all of them", "ms", whole, float(distance)))
+    return figures
+
+
+async def back(endpoint: str, distance: int) -> tuple[float, float]:
+    """Seconds to the first and to the last of the newest events, so many, of keys below history/."""
+    start = await revision(endpoint) + 1 - distance
+    connection = await RawConnection.connect(endpoint)
+    counter = Counter(distance)
+    create = WatchCreateRequest(key=b"history/", range_end=b"history0", start_revision=start)
+    started = time.perf_counter()
+    connection.open(WATCH, counter.hear, None, WatchRequest(create_request=create).SerializeToString())
+    async with asyncio.timeout(LIMIT_S):
+        begun, ended = await counter.first - started, await counter.complete - started
+    connection.close()
+    return begun, ended
 
 
 async def revision(endpoint: str) -> int:

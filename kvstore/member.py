@@ -175,6 +175,8 @@ class MemberProcess:
             # Nothing has reached this member yet, and without the others' addresses it could not even answer.
             self._seeds = list((await self._ask_cluster()).members)
         self._build(wal, start)
+        if trace := os.environ.get("KVSTORE_TRACE"):
+            self._trace(trace)
         schemes = [url.scheme == "https" for url in config.listen_peer_urls]
         await self.transport.start(sockets=list(zip(peer_sockets, schemes)))
         await self._serve_clients(client_sockets)
@@ -420,6 +422,17 @@ class MemberProcess:
         self.driver.on_config.append(self._config_in_log)
         mode, retention = config.auto_compaction
         self._auto_compaction = AutoCompaction(mode, retention, now=loop.time())
+
+    def _trace(self, given: str) -> None:
+        """Nothing of it is on a put's way where it is not asked for."""
+        from kvstore import tracing
+
+        path = tracing.path_of(given, self.config.name)
+        log.warn("tracing every put: the file grows with each", file=path)
+        try:
+            tracing.install(path, self.driver, self._log_writer)
+        except OSError as problem:
+            raise MemberFailed(f"KVSTORE_TRACE: {path}: {problem.strerror}") from None
 
     async def _compare_with_the_others(self) -> None:
         """--experimental-initial-corrupt-check: a member whose data differ from another's serves nobody."""
