@@ -201,10 +201,8 @@ class RawNode:
         return raft.log.committed != known.commit or raft.term != known.term or raft.vote != known.vote
 
     def ready(self) -> Ready:
-        """Takes what is to be done; calling it without has_ready() gives an empty one."""
+        """Takes what has_ready() found to be done."""
         raft, log = self.raft, self.raft.log
-        if raft.role == Role.LEADER:
-            leader.flush(raft)
         self._number += 1
         ready = Ready(self._number)
         if self._hard_state_moved():

@@ -25,6 +25,7 @@ from kvstore.replication.outbox import Done, Outbox, Outcome, Pending
 from kvstore.replication.reads import ReadDone, ReadRounds
 from raft import (
     Change,
+    CommitNotice,
     ConfState,
     Entry,
     EntryKind,
@@ -155,6 +156,8 @@ class Driver:
         self._stopped = False
         self._after_persist: dict[int, list[Message]] = {}
         self._persisted_to = 0
+        self._notices: list[Message] = []
+        self._notices_due = False
         self._unapplied: collections.deque[Entry] = collections.deque()
         self._forwarded: list[bytes] = []
         self._marks: collections.deque[tuple[int, int, int]] = collections.deque()
@@ -278,7 +281,10 @@ class Driver:
         step = self.node.step
         for message in messages:
             step(message)
-        self._schedule()
+        if self.node.is_leader:
+            self._schedule()  # one turn for what all followers and clients say in this one of the loop's
+        else:
+            self._turn()  # what a follower hears comes from one connection: nothing to wait for
 
     def forwarded(self, batch: bytes) -> None:
         """Another member's batch for the leader. Dropped where this member does not lead: its origin sends
@@ -372,6 +378,14 @@ class Driver:
             self._schedule()
         for hook in self.on_turn:
             hook()
+        if self._notices_due:
+            self._notices_due = False
+            self._call_soon(self._send_notices)  # behind the connections' own flushes
+
+    def _send_notices(self) -> None:
+        notices, self._notices = self._notices, []
+        if notices and not self._stopped:
+            self._transport.send(notices)
 
     def _propose_batches(self) -> None:
         now = self._now()
@@ -416,6 +430,10 @@ class Driver:
         for entry in ready.entries:
             if entry.kind == EntryKind.CONFIG:
                 self._tell_config(entry, applied=False)
+        if ready.messages:
+            self._send(
+                ready.messages
+            )  # before the log's thread is woken: the followers' disks are what is waited for
         dependent = ready.messages_after_persist
         if ready.must_sync or (dependent and self._after_persist):
             self._after_persist[ready.number] = dependent
@@ -429,8 +447,6 @@ class Driver:
             self.node.persisted(ready.number)
             if dependent:
                 self._transport.send(dependent)
-        if ready.messages:
-            self._send(ready.messages)
         if ready.committed:
             self._unapplied.extend(ready.committed)
         for state in ready.read_states:
@@ -442,6 +458,15 @@ class Driver:
             self._answer_reads()
 
     def _send(self, messages: list[Message]) -> None:
+        """Notices of commits alone wait for the answers to clients, which wait for nothing but this process; whatever
+        else is sent takes them along."""
+        if all(type(message) is CommitNotice for message in messages):
+            if not self._notices:
+                self._notices_due = True
+            self._notices += messages
+            return
+        if self._notices:
+            messages, self._notices = self._notices + messages, []
         snapshots = [m for m in messages if type(m) is InstallSnapshot]
         if snapshots:
             messages = [m for m in messages if type(m) is not InstallSnapshot]

@@ -222,8 +222,11 @@ class StateMachine:
             self.auth.changed = False
             self.on_auth()
         more = self.hub.turn()
-        if not self._compaction.done:
-            self._compact_slice()
+        compaction = self._compaction
+        if compaction.progress >= compaction.target:  # done, as nearly always
+            self._submit(forced=False)
+            return more
+        self._compact_slice()
         self._submit(forced=False)
         return self._compaction_goes_on() or more
 
