@@ -211,6 +211,7 @@ class Stage:
         control = self.fresh("c").with_suffix(".sock")
         server = [sys.executable, "-m", f"benchmarks.routed.{module}", name, str(port), str(control)]
         words = ["announce", service, "--id", name, "--address", f"127.0.0.1:{port}", "--check", "notify"]
+        words += ["--flips", "0"]  # a round is a flip
         announcer = await self.kvctl(programs, name, endpoints, *words, *options, "--", *server)
         line = await announcer.wait_line(" started ")
         return Container(name, port, announcer, int(line.rpartition("pid ")[2]), await Spoken.at(control))
