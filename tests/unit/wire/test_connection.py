@@ -583,13 +583,27 @@ USUAL = h2.frame(h2.DATA, h2.END_STREAM, 5, framed(b"hello"))
         USUAL,
         h2.frame(h2.DATA, 0, 5, framed(b"hello")) + h2.frame(h2.DATA, h2.END_STREAM, 5, b""),
         h2.frame(h2.DATA, h2.END_STREAM | h2.PADDED, 5, b"\x02" + framed(b"x") + b"\0\0"),
-        h2.frame(h2.DATA, h2.END_STREAM, 5, b"\x01" + framed(gzip.compress(b"x"))[1:]),
+        h2.frame(h2.DATA, h2.END_STREAM, 5, b"\x01" + framed(gzip.compress(b"x", mtime=0))[1:]),
         h2.frame(h2.DATA, h2.END_STREAM, 5, framed(b"hello")[:7]),
         h2.frame(h2.DATA, h2.END_STREAM, 5, framed(b"hello") + b"more"),
         h2.frame(h2.DATA, h2.END_STREAM, 5, b"\0\0"),
         h2.frame(h2.DATA, h2.END_STREAM, 7, framed(b"hello")),
         h2.frame(h2.RST_STREAM, 0, 5, h2.U32.pack(8)) + USUAL,
         h2.frame(h2.PING, 0, 0, b"12345678") + USUAL,
+    ],
+    ids=[
+        *(
+            "usual",
+            "in two",
+            "padded",
+            "compressed",
+            "cut off",
+            "too long",
+            "no prefix",
+            "another's",
+            "reset",
+        ),
+        "something between",
     ],
 )
 def test_a_call_that_comes_at_once_is_as_one_that_comes_in_pieces(second: bytes) -> None:
