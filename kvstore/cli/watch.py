@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from kvstore.cli.output import Printer
     from kvstore.client import Client, Watch, WatchBatch
 
+LAST_COMMAND_S = 1.0
+
 
 EXCLUSIVE = "`range_end` and `--prefix` are mutually exclusive"
 
@@ -148,6 +150,17 @@ async def follow(made: Watch, printer: Printer, command: tuple[str, ...], *, pro
         write(printer.watch_end(end))
 
 
+async def _ended(process: asyncio.subprocess.Process) -> int:
+    """Its exit status. Also who gives up waiting waits a moment: asyncio would complain of a child that ends after
+    the loop."""
+    ending = asyncio.ensure_future(process.wait())
+    try:
+        return await asyncio.shield(ending)
+    except asyncio.CancelledError:
+        await asyncio.wait({ending}, timeout=LAST_COMMAND_S)
+        raise
+
+
 async def _run_command(command: tuple[str, ...], batch: WatchBatch) -> None:
     """Runs to its end before the next event is read: a watch's commands never overlap, and keep its order."""
     named = "[" + " ".join(quote(word) for word in command) + "]"
@@ -160,7 +173,7 @@ async def _run_command(command: tuple[str, ...], batch: WatchBatch) -> None:
             text = f"exec: {quote(command[0])}: {problem.strerror}"
             print(f"command {named} error ({text})", file=sys.stderr)
             raise CommandFailed(None) from None
-        status = await process.wait()
+        status = await _ended(process)
         if status:
             ended = f"exit status {status}" if status > 0 else f"signal {-status}"
             print(f"command {named} error ({ended})", file=sys.stderr)
