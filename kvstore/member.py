@@ -72,7 +72,7 @@ from kvstore.version import CLUSTER_VERSION, ETCD_VERSION, VERSION
 from kvstore.wire.limits import Limits
 from kvstore.wire.server import Server, serve
 from raft import Config as RaftConfig
-from raft import ConfState, EntryKind, RawNode, Role
+from raft import ConfState, EntryKind, InstallSnapshot, RawNode, Role
 from raft.membership import NOWHERE, decode, initial
 from raft.quorum import members_of
 
@@ -352,7 +352,7 @@ class MemberProcess:
             self_id=self.member_id,
             directory=self._directory.snap,
             disk=RealDisk(),
-            on_snapshot=lambda from_id, message, path: self.snapshots.received(message, path),
+            on_snapshot=self._snapshot_received,
             bytes_per_s=config.snapshot_send_bytes_per_s,
             security=self._security,
         )
@@ -671,6 +671,10 @@ class MemberProcess:
             self.fail(bootstrapped_text(self.member_id, self.config.data_dir))
         if welcome.code == "removed":
             self._leave()
+
+    def _snapshot_received(self, from_id: int, message: InstallSnapshot, path: str) -> None:
+        """Installed within this call: what goes wrong with that is not the transfer's, it ends the member."""
+        self._guarded_call(lambda: self.snapshots.received(message, path))
 
     def _notified(self, from_id: int, kind: int, payload: bytes) -> None:
         if kind == FORWARD:
