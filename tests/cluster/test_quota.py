@@ -52,7 +52,7 @@ def test_members_agree_through_crashes_and_snapshots(tmp_path: Path) -> None:
 
         async def flood(endpoint: str) -> None:
             async with Client(endpoint, timeout_s=60.0) as client:
-                for start in range(0, 6000, 200):
+                for start in range(0, 8000, 200):
                     numbers = range(start, start + 200)
                     puts = (client.put(f"p/{number % 40}", b"y" * (number % 5)) for number in numbers)
                     done = await asyncio.gather(*puts, return_exceptions=True)
