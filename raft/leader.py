@@ -1,6 +1,6 @@
 """A leader: replicates its log, commits what a quorum has written, answers reads, and gives up without a quorum.
 
-Nothing is sent while stepping: flush() looks once, when a Ready is taken, at what each follower lacks. So a turn
+Nothing is sent while stepping: flush() looks, when has_ready() is asked, at what each follower lacks. So a turn
 of the driver's loop costs one message a follower, however much arrived in it.
 """
 
@@ -203,7 +203,7 @@ def _handle_read_acknowledgement(raft: Raft, message: HeartbeatResponse) -> None
 
 
 def flush(raft: Raft) -> None:
-    """Before a Ready is taken: starts the reads that joined and sends each follower what it lacks. Asked several
+    """Of has_ready(): starts the reads that joined and sends each follower what it lacks. Asked several
     times a put, so a follower that lacks nothing costs a few comparisons and no call."""
     if raft.reads.joining:
         _start_reads(raft)

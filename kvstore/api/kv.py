@@ -49,18 +49,20 @@ class KvService:
         }
 
     def put(self, call: UnaryCall, data: bytes) -> None:
-        request = None
-        plain = plain_put(data)
-        if plain is None:
+        plain, request = plain_put(data), None
+        if plain is not None:
+            key = plain[0]
+        else:
             request = parse(call, PutRequest, data)
             if request is None:
                 return
+            key = request.key
         try:
             if request is not None:
                 checks.check_put(request)
             self._check_size(data)
             if self._quotas.rated:
-                self._count(request.key if request is not None else plain[0] if plain else b"")
+                self._count(key)
             self._space.admit(PUT_COST + len(data))
         except errors.StoreError as problem:
             fail(call, problem)

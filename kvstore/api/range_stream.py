@@ -47,7 +47,7 @@ class RangeStream:
         try:
             self._request = RangeRequest.FromString(data)
             checks.check_range(self._request)
-            if self._context.rates.some:
+            if self._context.machine.quotas.rated:
                 self._context.rates.admit((self._request.key,), self._context.now())
         except DecodeError as problem:
             self._finish(Status.INTERNAL, f"grpc: error unmarshalling request: {problem}")

@@ -57,13 +57,9 @@ class RateLimits:
         self._member_count = member_count
         self._buckets: dict[bytes, TokenBucket] = {}
 
-    @property
-    def some(self) -> bool:
-        """Whether there is anything to ask admit() for."""
-        return self._quotas.rated > 0
-
     def admit(self, keys: Iterable[bytes], now: float) -> None:
-        """Counts one request on these keys, or none of it. Raises PrefixQuotaExceeded."""
+        """Counts one request on these keys, or none of it. Raises PrefixQuotaExceeded. With no quota that is rated
+        nobody need ask."""
         asked = {quota.prefix: quota for key in keys for quota in self._rated(key)}
         if not asked:
             return

@@ -101,7 +101,7 @@ class AnnounceStream:
     def _announce(self, request: Announcement) -> None:
         self._check(request)
         context = self._context
-        if context.rates.some:
+        if context.machine.quotas.rated:
             context.rates.admit((request.key,), context.now())
         if context.machine.over_quota and context.machine.lessor.get(request.lease_id) is None:
             raise errors.NoSpace

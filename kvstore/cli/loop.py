@@ -1,4 +1,5 @@
-"""The event loop of commands that stay: announce and route. What they wait for most is the loop itself."""
+"""The event loop of kvctl route, whose commands stay and wait for the loop most of all. Not of announce: uvloop keeps
+SIGCHLD for itself, and announce reaps what it runs (readiness/process.py)."""
 
 from __future__ import annotations
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from kvstore.client import Client, Watch, WatchBatch
 
 LAST_COMMAND_S = 1.0
-
-
 EXCLUSIVE = "`range_end` and `--prefix` are mutually exclusive"
 
 

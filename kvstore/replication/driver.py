@@ -157,7 +157,6 @@ class Driver:
         self._after_persist: dict[int, list[Message]] = {}
         self._persisted_to = 0
         self._notices: list[Message] = []
-        self._notices_due = False
         self._unapplied: collections.deque[Entry] = collections.deque()
         self._forwarded: list[bytes] = []
         self._marks: collections.deque[tuple[int, int, int]] = collections.deque()
@@ -378,8 +377,7 @@ class Driver:
             self._schedule()
         for hook in self.on_turn:
             hook()
-        if self._notices_due:
-            self._notices_due = False
+        if self._notices:
             self._call_soon(self._send_notices)  # behind the connections' own flushes
 
     def _send_notices(self) -> None:
@@ -430,10 +428,8 @@ class Driver:
         for entry in ready.entries:
             if entry.kind == EntryKind.CONFIG:
                 self._tell_config(entry, applied=False)
-        if ready.messages:
-            self._send(
-                ready.messages
-            )  # before the log's thread is woken: the followers' disks are what is waited for
+        if ready.messages:  # before the log's thread is woken: it is the followers' disks that are waited for
+            self._send(ready.messages)
         dependent = ready.messages_after_persist
         if ready.must_sync or (dependent and self._after_persist):
             self._after_persist[ready.number] = dependent
@@ -461,8 +457,6 @@ class Driver:
         """Notices of commits alone wait for the answers to clients, which wait for nothing but this process; whatever
         else is sent takes them along."""
         if all(type(message) is CommitNotice for message in messages):
-            if not self._notices:
-                self._notices_due = True
             self._notices += messages
             return
         if self._notices:

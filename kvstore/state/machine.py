@@ -223,7 +223,7 @@ class StateMachine:
             self.on_auth()
         more = self.hub.turn()
         compaction = self._compaction
-        if compaction.progress >= compaction.target:  # done, as nearly always
+        if compaction.done:  # as nearly always
             self._submit(forced=False)
             return more
         self._compact_slice()

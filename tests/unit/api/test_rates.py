@@ -103,7 +103,7 @@ def test_a_rate_that_changes_counts_from_then_on_and_a_quota_that_went_is_forgot
     quota = quotas.get(b"p")
     assert quota is not None
     quotas.take_out(quota)
-    assert not rates.some and admitted(rates, b"p", 0.5, 50) == 50
+    assert not quotas.rated and admitted(rates, b"p", 0.5, 50) == 50
     quotas.put_in(Quota(b"q", qps_max=1))
     assert admitted(rates, b"q", 0.5, 50) == 1
     assert set(rates._buckets) == {b"q"}
