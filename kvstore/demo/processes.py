@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import random
 import re
@@ -23,26 +24,48 @@ class ProgramFailed(Exception):
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 nobody has at this moment, and below those that the kernel gives to connections: one of
-    these could be taken by any client before the server it was meant for is up."""
+    """Ports of 127.0.0.1 nobody has at this moment, and that no connection will get: one from the kernel's own range
+    could be taken by any client before the server it was meant for is up.
+
+    They come from blocks a process holds until it ends, so two processes that look for ports at the same time (the
+    workers of a test run) never find the same one.
+    """
     found: list[int] = []
     while len(found) < count:
-        port = _random.randrange(PORT_FIRST, PORT_END)
-        if port in _given:
-            continue
+        if not _left:
+            _left.extend(_claim_block())
+        port = _left.pop()
         with socket.socket() as one:
             try:
                 one.bind(("127.0.0.1", port))
             except OSError:
                 continue
-        _given.add(port)
         found.append(port)
     return found
 
 
-PORT_FIRST, PORT_END = 10_000, 32_000
-_random = random.SystemRandom()
-_given: set[int] = set()
+def _claim_block() -> list[int]:
+    """The ports of a block that no other process has claimed; in reverse, for they are taken from the end."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+        kernels = int(file.read().split()[0])
+    starts = list(range(PORT_FIRST, min(PORT_END, kernels) - BLOCK + 1, BLOCK))
+    random.SystemRandom().shuffle(starts)
+    for start in starts:
+        # A name in the abstract namespace is one process's at a time, and is free again when that process ends.
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0kvstore-ports-{start}")
+        except OSError:
+            claim.close()
+            continue
+        _claims.append(claim)
+        return list(range(start + BLOCK - 1, start - 1, -1))
+    raise OSError(errno.EADDRINUSE, "every block of ports for tests is claimed; end what holds them and try again")
+
+
+PORT_FIRST, PORT_END, BLOCK = 10_000, 32_000, 50
+_left: list[int] = []
+_claims: list[socket.socket] = []
 
 
 class Program:
