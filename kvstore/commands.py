@@ -20,6 +20,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from kvstore.pb.internal_pb2 import AuthorizedCommand
+from kvstore.version import VERSION
 
 BATCH = struct.Struct(">QQQI")
 COMMAND = struct.Struct(">BI")
@@ -27,7 +28,8 @@ COMMAND_SIZE = COMMAND.size
 
 
 class Kind(IntEnum):
-    """What a command does, and what its payload is. Numbers are in logs: never reuse one."""
+    """What a command does, and what its payload is. Numbers are in logs: never reuse one. A member stops at a number
+    it does not know (UnknownCommand), but reads over a field that it does not: what changes an effect is a new kind."""
 
     PUT = 1  # etcdserverpb.PutRequest
     DELETE_RANGE = 2  # etcdserverpb.DeleteRangeRequest
@@ -82,6 +84,18 @@ class BatchHeader(NamedTuple):
     incarnation: int
     sequence: int
     command_count: int
+
+
+class UnknownCommand(Exception):
+    """A newer member wrote it, and this one must stop: passed over, it would make the members differ."""
+
+    def __init__(self, kind: int, index: int) -> None:
+        super().__init__(
+            f"entry {index} of the log holds a command of kind {kind}, which kvstore {VERSION} does not know: a "
+            "newer member wrote it. Start this member with the version that the others run; its data is in order"
+        )
+        self.kind = kind
+        self.index = index
 
 
 class MalformedBatch(ValueError):

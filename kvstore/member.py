@@ -40,7 +40,7 @@ from kvstore.api.reflection import ReflectionService
 from kvstore.api.snapshot import SnapshotService
 from kvstore.api.tokens import TokenOptions, Tokens, open_jwt, parse_options
 from kvstore.api.watch import WatchService
-from kvstore.commands import Kind, own_command
+from kvstore.commands import Kind, UnknownCommand, own_command
 from kvstore.config import Config, Url, parse_duration
 from kvstore.data_dir import DataDir, DataDirError, acquire
 from kvstore.http.server import HttpServer
@@ -728,6 +728,8 @@ class MemberProcess:
 
     def _fatal(self, problem: Exception) -> None:
         """An error in applying or driving is not one request's: going on could let members differ."""
+        if isinstance(problem, UnknownCommand):
+            self.fail(str(problem))
         import traceback
 
         log.error("internal error", traceback=traceback.format_exception(problem))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from kvstore import errors
-from kvstore.commands import MEMBERS_OWN, Kind
+from kvstore.commands import MEMBERS_OWN, Kind, UnknownCommand
 from kvstore.pb.etcdserverpb_pb2 import (
     AlarmMember,
     AlarmRequest,
@@ -116,15 +116,21 @@ class Applier:
 
     def apply(self, commands: Iterable[tuple[int, bytes]], term: int) -> list[Outcome]:
         """The commands of an entry of `term`: of each the revision its reply names and the reply without its
-        header, or why it was refused. One loop for all: a call a command costs as much as a third of a put."""
+        header, or why it was refused. One loop for all: a call a command costs as much as a third of a put.
+
+        Raises UnknownCommand, before anything else is asked of such a command: whoever knows it may be right to
+        refuse it, and whoever does not cannot tell."""
         self._term = term
         auth, effects, keyspace = self._auth, self._effects, self.keyspace
         outcomes: list[Outcome] = []
         for kind, payload in commands:
+            effect = effects.get(kind)
+            if effect is None:
+                raise UnknownCommand(kind, self._index)
             try:
                 if auth.enabled and kind not in MEMBERS_OWN:
                     raise errors.NoUserName  # taken by a member that did not know yet that a name is asked for
-                body = effects[kind](payload)
+                body = effect(payload)
             except errors.StoreError as refusal:
                 assert not keyspace.changing, f"{Kind(kind).name} failed after it had written: {refusal!r}"
                 self._meter.refused(kind)
@@ -137,9 +143,12 @@ class Applier:
         """A command in a user's name. With authentication turned off meanwhile nobody asks for it."""
         command = AuthorizedCommand.FromString(payload)
         self._meter.authorized.append(command.kind)
+        effect = self._effects.get(command.kind)
+        if effect is None:
+            raise UnknownCommand(command.kind, self._index)
         if self._auth.enabled:
             authorize_command(self._auth, self._lessor, command)
-        return self._effects[command.kind](command.payload)
+        return effect(command.payload)
 
     # Keys
 

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 
+from kvstore.commands import UnknownCommand
 from kvstore.member import MemberProcess
 from raft import ConfState, InstallSnapshot, SnapshotMeta
 
@@ -33,3 +34,13 @@ def test_a_snapshot_that_cannot_be_installed_ends_the_member() -> None:
     message = InstallSnapshot(2, 1, 1, SnapshotMeta(7, 1, ConfState((1, 2))))
     with pytest.raises(Stopped, match="half of snap/in is installed"):
         Failing()._snapshot_received(2, message, "snap/in")
+
+
+def test_a_command_of_a_newer_version_ends_the_member_and_says_what_to_do() -> None:
+    """Not as an internal error, with a traceback: nothing is wrong but the version."""
+
+    def apply() -> None:
+        raise UnknownCommand(250, 17)
+
+    with pytest.raises(Stopped, match=r"^entry 17 of the log .* Start this member with the version"):
+        Failing()._guarded_call(apply)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from kvstore import errors
-from kvstore.commands import Kind, encode_batch
+from kvstore.commands import Kind, UnknownCommand, encode_batch
 from kvstore.errors import NotLeader
 from kvstore.pb.etcdserverpb_pb2 import (
     AlarmRequest,
@@ -21,8 +21,10 @@ from kvstore.pb.etcdserverpb_pb2 import (
     Member,
     PutRequest,
     PutResponse,
+    RangeRequest,
+    RangeResponse,
 )
-from kvstore.pb.internal_pb2 import Announce, LeaseCheckpoint, LeaseExpire, MemberRecord
+from kvstore.pb.internal_pb2 import Announce, AuthorizedCommand, LeaseCheckpoint, LeaseExpire, MemberRecord
 from tests.unit.state.harness import Replica, open_machine
 
 
@@ -186,8 +188,8 @@ def test_a_batch_applies_once_whatever_index_it_comes_at(replica: Replica) -> No
 
 def test_a_fault_in_the_middle_stops_the_machine_and_stores_nothing(replica: Replica) -> None:
     put = PutRequest(key=b"k").SerializeToString()
-    broken = encode_batch([(1, put), (200, b"")], origin=7, incarnation=1, sequence=1)
-    with pytest.raises(KeyError):
+    broken = encode_batch([(1, put), (Kind.TXN, b"\xff")], origin=7, incarnation=1, sequence=1)
+    with pytest.raises(DecodeError):
         replica.machine.apply(1, 1, broken)
     replica.machine.turn()
     with pytest.raises(RuntimeError):
@@ -226,3 +228,34 @@ def test_marks_of_leases_count_in_their_term_for_the_lease_they_were_made_for(tm
     found = replica.machine.lessor.get(1)
     assert found is not None and found.remaining_ms == 0, "it is another lease by now"
     replica.machine.abandon()
+
+
+@pytest.mark.parametrize("authorized", [False, True], ids=["as it is", "in a user's name"])
+@pytest.mark.parametrize("auth", [False, True], ids=["without authentication", "with it"])
+def test_a_command_of_a_newer_version_is_not_passed_over(
+    tmp_path: Path, authorized: bool, auth: bool
+) -> None:
+    """Nor refused: a member that knows the kind might have taken it. Nothing of its entry is stored, and a member
+    that knows it goes on where this one stopped."""
+    replica = Replica(str(tmp_path))
+    replica.put(b"k", b"before")
+    replica.machine.auth.enabled = auth
+    newer = 250
+    command: tuple[int, bytes] = (newer, b"\x0a\x01x")
+    if authorized:
+        wrapped = AuthorizedCommand(user="somebody", revision=1, kind=newer, payload=b"x")
+        command = (Kind.AUTHORIZED, wrapped.SerializeToString())
+    put = (Kind.PUT, PutRequest(key=b"k", value=b"in the same entry").SerializeToString())
+    entry = encode_batch([put, command], origin=1, incarnation=1, sequence=2)
+    text = r"entry 2 of the log holds a command of kind 250, which kvstore \S+ does not know: a newer member wrote it"
+    with pytest.raises(UnknownCommand, match=text):
+        replica.machine.apply(2, 1, entry)
+    with pytest.raises(RuntimeError, match="has failed before"):
+        replica.machine.apply(3, 1, b"")
+    replica.machine.flush_and_close()
+    stored = open_machine(str(tmp_path))  # as after a restart: what is stored ends before that entry
+    assert stored.applied_index < 2
+    stored.apply(1, 1, replica.log[0])
+    (pair,) = RangeResponse.FromString(stored.range(RangeRequest(key=b"k"))[1]).kvs
+    assert pair.value == b"before"
+    stored.abandon()
