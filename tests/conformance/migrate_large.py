@@ -1,8 +1,10 @@
 """The same with a database of gigabytes: python -m tests.conformance.migrate_large --gigabytes 1
 
-Makes a snapshot in etcd's format, then has both sides do what an operator would: check it, restore it, serve it,
-save it again under load. Prints a line for each step: how long it took, and the most memory it held, all of it
-and without what is mapped from files (LMDB's and bbolt's pages, which the kernel may take back at any time).
+Makes a snapshot in etcd's format, then has both sides do what an operator would: check it, restore it into a cluster
+of ours (--members 3: each from the same file), serve it, save it again under load from one of them, and restore that
+into an etcd. Keys, values, revisions, versions, leases, users, roles and passwords are compared with what was made, at
+every member by reads of its own. Prints a line for each step: how long it took, and the most memory it held, all of
+it and without what is mapped from files (LMDB's and bbolt's pages, which the kernel may take back at any time).
 Ends with status 1 where anything that should be equal is not. Not part of the tests: it takes minutes.
 """
 
@@ -10,8 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
-import random
+import json
 import shutil
 import subprocess
 import sys
@@ -19,12 +20,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kvstore.etcd_db import schema
-from kvstore.etcd_db.writer import write_database
-from kvstore.pb.mvccpb_pb2 import KeyValue
+from kvstore.pb import etcdserverpb_pb2 as pb
 from tests.conformance.etcd_process import (
     Cluster,
     Member,
@@ -33,10 +32,9 @@ from tests.conformance.etcd_process import (
     etcdctl_path,
     running_cluster,
 )
-from tests.conformance.snapshots import KVCTL, RESTORE_FLAGS, Calls, etcdutl_path
+from tests.conformance.large_store import VALUE_BYTES, Store, make, read
+from tests.conformance.snapshots import KVCTL, RESTORE_FLAGS, Calls, assert_passwords, etcdutl_path
 
-VALUE_BYTES = 256
-RECORD_BYTES = 17 + 16 + VALUE_BYTES + 40  # in the file, about
 LOOK_S = 0.02
 READY_LIMIT_S = 600.0  # etcd reads all of it before it serves
 QUOTA = ("--quota-backend-bytes", str(64 << 30))
@@ -67,38 +65,6 @@ class Held:
         self.anonymous = max(self.anonymous, anonymous)
 
 
-def make(path: Path, gigabytes: float) -> int:
-    """Two thirds of the versions are of keys of their own, the others of keys that were there; how many keys. The
-    keys come in no order, as they would: that is what costs most to restore."""
-    versions = int(gigabytes * (1 << 30) / RECORD_BYTES)
-    keys = versions * 2 // 3
-    random_ = random.Random(1)
-    noise = random_.randbytes(1 << 20)
-
-    def content() -> Iterator[tuple[bytes, bytes]]:
-        for at in range(versions):
-            number = at if at < keys else (at - keys) * 2  # of those some are written a second time
-            start = random_.randrange(len(noise) - VALUE_BYTES)
-            kv = KeyValue(
-                key=b"services/%012d/instance" % (number * 2654435761 % 10**12),
-                create_revision=number + 2,
-                mod_revision=at + 2,
-                version=1 + (at >= keys),
-                value=noise[start : start + VALUE_BYTES],
-            )
-            yield schema.encode_revision(at + 2, 0), kv.SerializeToString()
-
-    with path.open("wb", buffering=1 << 20) as file:
-        write_database(file, [(schema.KEY, content()), (schema.LEASE, ()), (schema.META, ())])
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    with path.open("ab") as file:
-        file.write(digest.digest())
-    return keys
-
-
 def step(what: str, command: Sequence[str]) -> str:
     """Runs it, watches its memory, prints the line; its stdout. Raises where it fails."""
     started = time.monotonic()
@@ -121,61 +87,126 @@ def line(what: str, took_s: float, held: Held | None = None, more: str = "") -> 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=1.0)
-    parser.add_argument("--directory", help="where there is room for some four times as much")
+    parser.add_argument("--members", type=int, default=3, help="of our cluster; etcd's has one")
+    parser.add_argument("--directory", help="where there is room for eight times as much, with three members")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="kv-large-", dir=options.directory))
     try:
-        return run(folder, options.gigabytes)
+        return run(folder, options.gigabytes, options.members)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def run(folder: Path, gigabytes: float) -> int:
+def run(folder: Path, gigabytes: float, members: int) -> int:
     path, again = folder / "one.db", folder / "again.db"
     started = time.monotonic()
-    keys = make(path, gigabytes)
-    line(f"made {path.stat().st_size >> 20} MiB, {keys} keys", time.monotonic() - started)
+    made = make(path, gigabytes, Told("making"))
+    what = f"made {path.stat().st_size >> 20} MiB, {made.newest.count} keys"
+    line(what, time.monotonic() - started)
     ours = step("kvctl snapshot status", [*KVCTL, "snapshot", "status", str(path), "-w", "json"])
     theirs = step("etcdutl snapshot status", [etcdutl_path(), "snapshot", "status", str(path), "-w", "json"])
-    print(f"the same is printed: {ours == theirs}: {ours.strip()}")
-    with serving("kvstore", path, folder / "ours") as cluster:
-        member = cluster.members[0].process
+    print(f"the same is printed: {ours == theirs}: {ours.strip()}", flush=True)
+    equal = ours == theirs
+    with serving("kvstore", path, folder / "ours", members) as cluster:
+        equal &= compared(cluster, made, "kvstore")
+        saved_from = cluster.members[-1]
+        member = saved_from.process
         assert member is not None
         load = Load(cluster.endpoints[0])
         with load.running():
             time.sleep(5.0)
         line("puts one by one, nothing beside", load.took_s, more=load.told())
         with load.running(), watched(lambda: exporting(member.pid)) as held:
-            step("kvctl snapshot save", [*KVCTL, *at(cluster), "snapshot", "save", str(again)])
+            step("kvctl snapshot save", [*KVCTL, *at(saved_from), "snapshot", "save", str(again)])
         line("puts one by one, meanwhile", load.took_s, more=load.told())
         line("the process that writes the file", load.took_s, held)
-        served = counted(cluster)
-    step("etcdutl snapshot status of that", [etcdutl_path(), "snapshot", "status", str(again)])
-    with serving("etcd", again, folder / "theirs") as cluster:
-        there = counted(cluster)
+        equal &= hashes_equal(cluster)
+        passwords(cluster)
+    saved = json.loads(
+        step(
+            "etcdutl snapshot status of that",
+            [etcdutl_path(), "snapshot", "status", str(again), "-w", "json"],
+        )
+    )
+    with serving("etcd", again, folder / "theirs", 1) as cluster:
+        equal &= compared(cluster, made, "etcd", loaded_to=saved["revision"])
         step(
             "etcdctl snapshot save, from etcd",
-            [etcdctl_path(), *at(cluster), "snapshot", "save", f"{again}2"],
+            [etcdctl_path(), *at(cluster.members[0]), "snapshot", "save", f"{again}2"],
         )
-    print(f"keys: {keys} made, {served} in the member, {there} in the etcd restored from it")
-    return 0 if ours == theirs and keys <= there <= served <= keys + 1 else 1
+        passwords(cluster)
+    print("all is equal" if equal else "NOT EQUAL, see above")
+    return 0 if equal else 1
 
 
-def at(cluster: Cluster) -> list[str]:
-    return [f"--endpoints={cluster.endpoints[0]}", "--command-timeout=600s"]
+class Told:
+    """Where a long step has come, a line now and then."""
+
+    EVERY_S = 10.0
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._due = time.monotonic() + self.EVERY_S
+
+    def __call__(self, where: str) -> None:
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + self.EVERY_S
+            print(f"  … {self._what}: {where}", flush=True)
 
 
-def counted(cluster: Cluster) -> int:
-    calls = Calls(cluster.endpoints[0])
-    try:
-        return calls.count()
-    finally:
+def compared(cluster: Cluster, made: Store, server: Server, loaded_to: int = 0) -> bool:
+    """Whether each member has what was made; prints what differs. loaded_to: the revision that puts of another key
+    brought since."""
+    equal = True
+    for member in cluster.members:
+        what, started = f"{server} {member.name}", time.monotonic()
+        calls = Calls(member.endpoint)
+        found = read(calls, made, Told(what), revision=made.revision)
         calls.close()
+        differences = replace(made, revision=loaded_to or made.revision).differences(found)
+        more = f"{found.newest.count} keys, {len(found.leases)} leases, {len(found.users)} users"
+        line(f"{what} compared", time.monotonic() - started, more=f"{more}: {differences or True}")
+        equal &= not differences
+    return equal
+
+
+def hashes_equal(cluster: Cluster) -> bool:
+    """After the load: the members' own hash of all their history, at the revision that all of them have."""
+    calls = [Calls(endpoint) for endpoint in cluster.endpoints]
+    revision = calls[0].first_key().header.revision
+    for each in calls:
+        each.first_key()  # linearizable: from here on this member has that revision
+    found = [
+        each(
+            "Maintenance/HashKV",
+            pb.HashKVRequest(revision=revision),
+            pb.HashKVResponse,
+            timeout_s=READY_LIMIT_S,
+        )
+        for each in calls
+    ]
+    for each in calls:
+        each.close()
+    equal = len({(each.hash, each.compact_revision) for each in found}) == 1
+    print(f"HashKV at revision {revision}: {[each.hash for each in found]}: {equal}", flush=True)
+    return equal
+
+
+def passwords(cluster: Cluster) -> None:
+    """Turns authentication on: the last thing that is asked of a cluster here."""
+    calls = Calls(cluster.endpoints[0])
+    assert_passwords(calls)
+    calls.close()
+    print("passwords are right, and others are refused", flush=True)
+
+
+def at(member: Member) -> list[str]:
+    return [f"--endpoints={member.endpoint}", "--command-timeout=600s"]
 
 
 @contextlib.contextmanager
-def serving(server: Server, path: Path, folder: Path) -> Iterator[Cluster]:
-    """A member restored from the file; restoring and starting are steps."""
+def serving(server: Server, path: Path, folder: Path, size: int) -> Iterator[Cluster]:
+    """A cluster whose members are each restored from the file; restoring and starting are steps."""
     folder.mkdir()
     program = KVCTL if server == "kvstore" else (etcdutl_path(),)
     more = ["--bump-revision=0"] if server == "kvstore" else []
@@ -184,12 +215,13 @@ def serving(server: Server, path: Path, folder: Path) -> Iterator[Cluster]:
     def prepare(member: Member) -> None:
         flags = [word for name in RESTORE_FLAGS for word in (f"--{name}", member.flag(name))]
         command = [*program, "snapshot", "restore", str(path), *flags, *more]
-        step(f"{Path(command[0]).name if server == 'etcd' else 'kvctl'} snapshot restore", command)
+        name = "etcdutl" if server == "etcd" else "kvctl"
+        step(f"{name} snapshot restore, {member.name}", command)
         started[0] = time.monotonic()
         member.ready_limit_s = READY_LIMIT_S
 
-    with running_cluster(server, directory=folder, prepare=prepare, flags=QUOTA) as cluster:
-        line(f"{server} starts on it", time.monotonic() - started[0])
+    with running_cluster(server, size=size, directory=folder, prepare=prepare, flags=QUOTA) as cluster:
+        line(f"{server} starts on it, {size} of {size}", time.monotonic() - started[0])
         yield cluster
     shutil.rmtree(folder, ignore_errors=True)
 

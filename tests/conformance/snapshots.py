@@ -44,13 +44,13 @@ class Calls:
     def __init__(self, endpoint: str) -> None:
         self._channel = grpc.insecure_channel(endpoint, options=[("grpc.max_receive_message_length", -1)])
 
-    def __call__(self, path: str, request: Any, reply: Any) -> Any:
+    def __call__(self, path: str, request: Any, reply: Any, timeout_s: float = 10.0) -> Any:
         method = self._channel.unary_unary(
             "/etcdserverpb." + path,
             request_serializer=type(request).SerializeToString,
             response_deserializer=reply.FromString,
         )
-        return method(request, timeout=10)
+        return method(request, timeout=timeout_s)
 
     def put(self, key: bytes, value: bytes, lease: int = 0) -> None:
         self("KV/Put", pb.PutRequest(key=key, value=value, lease=lease), pb.PutResponse)
@@ -66,9 +66,10 @@ class Calls:
         request = pb.RangeRequest(key=b"\0", range_end=b"\0", revision=revision)
         return self("KV/Range", request, pb.RangeResponse)  # type: ignore[no-any-return]
 
-    def count(self) -> int:
-        request = pb.RangeRequest(key=b"\0", range_end=b"\0", count_only=True)
-        return int(self("KV/Range", request, pb.RangeResponse).count)
+    def first_key(self) -> pb.RangeResponse:
+        """Linearizable, and small."""
+        request = pb.RangeRequest(key=b"\0", range_end=b"\0", limit=1, keys_only=True)
+        return self("KV/Range", request, pb.RangeResponse)  # type: ignore[no-any-return]
 
     def hash(self) -> int:
         return int(self("Maintenance/Hash", pb.HashRequest(), pb.HashResponse).hash)
@@ -145,29 +146,46 @@ def contents(calls: Calls, since: int) -> Contents:
     newest = [
         (kv.key, kv.value, kv.create_revision, kv.mod_revision, kv.version, kv.lease) for kv in found.kvs
     ]
-    leases = {}
-    for each in calls("Lease/LeaseLeases", pb.LeaseLeasesRequest(), pb.LeaseLeasesResponse).leases:
-        request = pb.LeaseTimeToLiveRequest(ID=each.ID, keys=True)
-        status = calls("Lease/LeaseTimeToLive", request, pb.LeaseTimeToLiveResponse)
-        leases[each.ID] = (status.grantedTTL, sorted(status.keys))
     history = []
     for revision in range(since, found.header.revision + 1):
         for kv in calls.everything(revision).kvs:
             history.append(
                 (revision, kv.key, kv.value, kv.create_revision, kv.mod_revision, kv.version, kv.lease)
             )
+    return Contents(
+        found.header.revision, newest, history, leases_of(calls), users_of(calls), roles_of(calls)
+    )
+
+
+def leases_of(calls: Calls) -> dict[int, tuple[int, list[bytes]]]:
+    """TTL and keys of each."""
+    leases = {}
+    for each in calls("Lease/LeaseLeases", pb.LeaseLeasesRequest(), pb.LeaseLeasesResponse).leases:
+        request = pb.LeaseTimeToLiveRequest(ID=each.ID, keys=True)
+        status = calls("Lease/LeaseTimeToLive", request, pb.LeaseTimeToLiveResponse)
+        leases[each.ID] = (status.grantedTTL, sorted(status.keys))
+    return leases
+
+
+def users_of(calls: Calls) -> dict[str, list[str]]:
+    """The roles of each."""
     users = {}
     for name in calls("Auth/UserList", pb.AuthUserListRequest(), pb.AuthUserListResponse).users:
         got = calls("Auth/UserGet", pb.AuthUserGetRequest(name=name), pb.AuthUserGetResponse)
         users[name] = list(got.roles)
+    return users
+
+
+def roles_of(calls: Calls) -> dict[str, bytes]:
+    """Encoded; of root nothing, as releases differ in what they say of it: it permits everything."""
     roles = {}
     for name in calls("Auth/RoleList", pb.AuthRoleListRequest(), pb.AuthRoleListResponse).roles:
         role = calls("Auth/RoleGet", pb.AuthRoleGetRequest(role=name), pb.AuthRoleGetResponse)
         role.ClearField("header")
         if name == "root":
-            role.Clear()  # releases differ in what they say of it; it permits everything
+            role.Clear()
         roles[name] = role.SerializeToString()
-    return Contents(found.header.revision, newest, history, leases, users, roles)
+    return roles
 
 
 def assert_passwords(calls: Calls) -> None:
