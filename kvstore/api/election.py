@@ -9,7 +9,18 @@ from google.protobuf.message import DecodeError
 from kvstore import errors
 from kvstore.api.context import Context, parse
 from kvstore.api.errors import fail, status_of
-from kvstore.api.turns import Lookout, Wish, below, created_at, leave, oldest, prefix_of, put_op, refusing
+from kvstore.api.turns import (
+    Lookout,
+    Wish,
+    below,
+    created_at,
+    grant_session,
+    leave,
+    oldest,
+    prefix_of,
+    put_op,
+    refusing,
+)
 from kvstore.commands import Kind
 from kvstore.pb.etcdserverpb_pb2 import RangeResponse, TxnRequest, TxnResponse, WatchResponse
 from kvstore.pb.mvccpb_pb2 import Event, KeyValue
@@ -78,10 +89,16 @@ class ElectionService:
         request = parse(call, ProclaimRequest, data)
         if request is None or not self._is_named(call, request):
             return
-        context = self._context
-        self._proclaim(
-            call, request.leader, request.value, lambda revision: call.reply(context.header(revision))
-        )
+        context, leader = self._context, request.leader
+
+        def proclaim() -> None:
+            self._proclaim(call, leader, request.value, lambda revision: call.reply(context.header(revision)))
+
+        if leader.lease:
+            proclaim()
+            return
+        leader.lease = self._new_lease_id()  # on none, the key would lead for ever
+        grant_session(context, call, leader.lease, proclaim, lambda problem: fail(call, problem))
 
     def _proclaim(self, call: UnaryCall, key: LeaderKey, value: bytes, then: Callable[[int], None]) -> None:
         try:

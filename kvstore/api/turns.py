@@ -70,6 +70,30 @@ def put_op(key: bytes, value: bytes, lease_id: int) -> RequestOp:
     return RequestOp(request_put=PutRequest(key=key, value=value, lease=lease_id))
 
 
+def grant_session(
+    context: Context,
+    call: UnaryCall,
+    lease_id: int,
+    granted: Callable[[], None],
+    refused: Callable[[errors.StoreError], None],
+) -> None:
+    """A lease for a caller who brings none, of SESSION_TTL_S, which nobody keeps alive."""
+
+    def done(outcome: Outcome) -> None:
+        if isinstance(outcome, errors.StoreError):
+            refused(outcome)
+        else:
+            granted()
+
+    try:
+        context.machine.space.admit(LEASE_COST)
+    except errors.NoSpace as problem:
+        refused(problem)
+        return
+    request = LeaseGrantRequest(ID=lease_id, TTL=SESSION_TTL_S)
+    context.propose(call, Kind.LEASE_GRANT, request.SerializeToString(), done)
+
+
 def refusing(call: UnaryCall, who: str) -> Callable[[errors.StoreError | str], None]:
     """Ends the call with a refusal: the store's, or in the recipe's own words (etcd: code Unknown)."""
 
@@ -143,13 +167,7 @@ class Wish(Lookout):
             self._join()
             return
         self.lease_id = self._new_lease_id()
-        request = LeaseGrantRequest(ID=self.lease_id, TTL=SESSION_TTL_S)
-        try:
-            self._context.machine.space.admit(LEASE_COST)
-        except errors.NoSpace as problem:
-            self._refuse(problem)
-            return
-        self._propose(Kind.LEASE_GRANT, request.SerializeToString(), lambda revision, body: self._join())
+        grant_session(self._context, self._call, self.lease_id, self._join, self._refuse)
 
     def _join(self) -> None:
         if self._ended:

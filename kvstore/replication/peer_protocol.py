@@ -157,7 +157,9 @@ def judge_hello(
         refusal = f"protocol {hello.protocol} is not {PROTOCOL}, the one spoken here"
         return PeerWelcome(refusal=refusal, code="protocol")
     if hello.cluster_id != cluster_id:
-        refusal = f"cluster {hello.cluster_id:x} is not {cluster_id:x}, the one this member belongs to"
+        refusal = (
+            f"cluster ID mismatch: {hello.cluster_id:x} is not {cluster_id:x}, which this member belongs to"
+        )
         return PeerWelcome(refusal=refusal, code="cluster-mismatch")
     if hello.to_id != self_id:
         refusal = f"member {hello.to_id:x} was called and {self_id:x} answers"

@@ -26,7 +26,9 @@ REPLY_HEADERS = b"\x88\x0f\x10\x10application/grpc"  # :status 200 and the conte
 OK_TRAILERS = b"\x00\x0bgrpc-status\x010"
 _PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 _MESSAGE_BYTES_MAX = 4096
-_VERSION_BYTES_MAX = 32
+_VERSION_LENGTH_MAX = 32
+INVALID_VERSION = "etcdserver: invalid client api version"
+"""To whoever says it in bytes that are no UTF-8: it could be no label of a metric (etcd from 3.6 on)."""
 FIELDS_FREE = 64  # no client sends more in one header block
 _UNCOUNTED = CallCounts("", "")
 _REMEMBERED_BYTES_MAX = 4096  # of a block: what clients repeat is smaller; a thousand large ones are memory
@@ -129,11 +131,21 @@ def _understand(fields: list[tuple[bytes, bytes]], methods: Methods, traffic: Tr
         head.method = methods.get(wanted)
         if head.method is None:
             head.refusal = refusal(Status.UNIMPLEMENTED, _unknown(wanted, methods))
+        elif (told := _text(version)) is None:
+            head.method = None
+            head.refusal = refusal(Status.INVALID_ARGUMENT, INVALID_VERSION)
         else:
-            head.counts = traffic.counts(wanted, version[:_VERSION_BYTES_MAX].decode("utf-8", "replace"))
+            head.counts = traffic.counts(wanted, told[:_VERSION_LENGTH_MAX])
             if isinstance(head.method, UnaryMethod) and head.timeout_s is None and len(fields) <= FIELDS_FREE:
                 head.plain = head.method.handler
     return head
+
+
+def _text(value: bytes) -> str | None:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _timeout(value: bytes) -> float:

@@ -199,3 +199,68 @@ async def test_a_leader_has_to_be_named(caller: Caller) -> None:
     expected = ("UNKNOWN", '"leader" field must be provided')
     assert await refusal(caller.proclaim(None, b"")) == expected
     assert await refusal(caller.resign(None)) == expected
+
+
+async def test_unlock_asks_nobody_whose_the_key_is(caller: Caller) -> None:
+    """A plain delete: of a key that is no lock's, of one that is not there, and of somebody else's lock."""
+    before = await caller.client.put("no lock's", "x")
+    unlocked = await caller.unlock(b"no lock's")
+    assert unlocked.header.revision == before.revision + 1
+    assert (await caller.unlock(b"no lock's")).header.revision == before.revision + 1
+    assert not (await caller.client.get("no lock's")).kvs
+    held = await caller.lock(await caller.lease())
+    waiting = asyncio.ensure_future(caller.lock(await caller.lease()))
+    await caller.wait_for_keys(2)
+    await caller.unlock(held.key)  # on another's behalf
+    assert (await waiting).key != held.key
+
+
+async def test_a_leader_key_counts_with_its_revision(caller: Caller) -> None:
+    """Proclaim and Resign of a key by the same name that was made at another time."""
+    won = await caller.campaign(await caller.lease(), b"one")
+    stale = election.LeaderKey()
+    stale.CopyFrom(won.leader)
+    stale.rev -= 1
+    assert await refusal(caller.proclaim(stale, b"two")) == ("UNKNOWN", "election: not leader")
+    resigned = await caller.resign(stale)
+    assert resigned.header.revision == won.header.revision
+    assert (await caller.leader()).kv.value == b"one"
+
+
+async def test_proclaim_without_the_lease_still_leaves_the_key_on_one(caller: Caller) -> None:
+    """etcd makes a session for it, of 60 seconds: a leader key without a lease would lead for ever."""
+    won = await caller.campaign(await caller.lease(), b"one")
+    bare = election.LeaderKey()
+    bare.CopyFrom(won.leader)
+    bare.lease = 0
+    await caller.proclaim(bare, b"two")
+    kv = (await caller.leader()).kv
+    assert kv.value == b"two"
+    assert kv.lease not in (0, won.leader.lease)
+    assert (await caller.client.lease_time_to_live(kv.lease)).granted_ttl_s == 60
+
+
+async def test_proclaim_with_a_lease_that_is_gone(caller: Caller, request: pytest.FixtureRequest) -> None:
+    won = await caller.campaign(await caller.lease(), b"one")
+    gone = election.LeaderKey()
+    gone.CopyFrom(won.leader)
+    gone.lease = 4711
+    leaked = "UNKNOWN" if request.node.callspec.params["endpoint"] == "etcd" else "NOT_FOUND"
+    assert await refusal(caller.proclaim(gone, b"two")) == (leaked, "etcdserver: requested lease not found")
+
+
+async def test_a_campaign_whose_lease_ended_while_it_waited(
+    caller: Caller, request: pytest.FixtureRequest
+) -> None:
+    """etcd says elected, of a key that is not there: its mutex looks again, its election does not."""
+    won = await caller.campaign(await caller.lease(), b"one")
+    lease = await caller.lease()
+    waiting = asyncio.ensure_future(caller.campaign(lease, b"two"))
+    await caller.wait_for_keys(2)
+    await caller.client.lease_revoke(lease)
+    await caller.resign(won.leader)
+    if request.node.callspec.params["endpoint"] == "etcd":
+        assert (await waiting).leader.lease == lease
+    else:
+        assert await refusal(waiting) == ("UNKNOWN", "election: session is expired")
+    assert await refusal(caller.leader()) == ("UNKNOWN", "election: no leader")

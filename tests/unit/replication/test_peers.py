@@ -209,6 +209,9 @@ async def test_a_stranger_is_refused(other: type[Member], code: str) -> None:
     one.transport.set_peer(2, [two.url])
     await one.until(lambda: bool(one.refusals))
     assert (one.refusals[0][0], one.refusals[0][1].code) == (2, code)
+    if code == "cluster-mismatch":  # etcd's words, which people search logs for
+        told = f"cluster ID mismatch: c2 is not {CLUSTER:x}, which this member belongs to"
+        assert one.refusals[0][1].refusal == told
     assert not one.transport.connected(2)
     one.transport.send([heartbeat(1)])
     await one.until(lambda: one.unreachable == [2])

@@ -74,6 +74,27 @@ def test_what_is_no_timeout(text: str) -> None:
     assert decoded(head.refusal)["grpc-status"] == str(int(Status.INTERNAL))
 
 
+def test_a_client_api_version_that_is_no_text_is_refused() -> None:
+    """As by etcd from 3.6 on; before, such a label of a metric ended the call in a panic. Cut off for the metric, it
+    may end within a character."""
+    for version, is_text in (
+        (b"3.5.21", True),
+        (b"3.5\xff", False),
+        (b"\xc3", False),
+        (("ü" * 40).encode(), True),
+    ):
+        block = plain(REQUEST) + b"\x00\x12client-api-version" + bytes((len(version),)) + version
+        head = HeadReader(METHODS, Limits()).read(block)
+        assert (head.method is not None) == is_text, version
+        if not is_text:
+            assert head.refusal is not None
+            reply = decoded(head.refusal)
+            assert (reply["grpc-status"], reply["grpc-message"]) == (
+                str(int(Status.INVALID_ARGUMENT)),
+                "etcdserver: invalid client api version",
+            )
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
