@@ -7,6 +7,8 @@ kvstore/api/errors.py turns each class into its gRPC code and etcd's own string.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class StoreError(Exception):
     """Base of everything a request can fail with."""
@@ -220,6 +222,14 @@ class QuotaNotFound(StoreError):
     """There is no quota on that prefix."""
 
 
+class OlderMembers(StoreError):
+    """The request needs a command that these members, of an older version, do not know."""
+
+    def __init__(self, member_ids: Sequence[int]) -> None:
+        super().__init__(member_ids)
+        self.member_ids = tuple(member_ids)
+
+
 class NoLeader(StoreError):
     """No leader is known and none appeared in time; the request was never proposed."""
 
@@ -250,6 +260,10 @@ class RequestTimeout(StoreError):
 
 class OutcomeUnknown(RequestTimeout):
     """The leader was lost while the request was on its way: the write may still take effect."""
+
+
+class ConnectionLost(RequestTimeout):
+    """etcd's "request timed out, possibly due to connection lost"."""
 
 
 class LeaderLost(RequestTimeout):

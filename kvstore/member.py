@@ -40,7 +40,7 @@ from kvstore.api.reflection import ReflectionService
 from kvstore.api.snapshot import SnapshotService
 from kvstore.api.tokens import TokenOptions, Tokens, open_jwt, parse_options
 from kvstore.api.watch import WatchService
-from kvstore.commands import Kind, UnknownCommand, own_command
+from kvstore.commands import LEVEL, Kind, UnknownCommand, own_command
 from kvstore.config import Config, Url, parse_duration
 from kvstore.data_dir import DataDir, DataDirError, acquire
 from kvstore.http.server import HttpServer
@@ -126,6 +126,8 @@ class MemberProcess:
         self._ended: asyncio.Future[int] = self._loop.create_future()
         self._servers: list[Server] = []
         self._published = False
+        self._told_ready = False
+        self._incarnations: dict[int, int] = {}  # of the other members, when they last connected
         self._tick_timer: asyncio.TimerHandle | None = None
         self._upkeep: Upkeep | None = None  # peers may ask before there is one
         self._removed_at: dict[int, float] = {}
@@ -588,6 +590,7 @@ class MemberProcess:
                 clientURLs=[str(url) for url in config.advertise_client_urls],
             ),
             data_id=self.data_id,
+            level=LEVEL,
         )
         self.driver.propose(Kind.MEMBER_PUBLISH, record.SerializeToString(), self._publish_answered)
 
@@ -595,6 +598,9 @@ class MemberProcess:
         if isinstance(outcome, Exception):
             self._published = False
             return
+        if self._told_ready:
+            return
+        self._told_ready = True
         config = self.config
         log.info("enabled capabilities for version", cluster_version=CLUSTER_VERSION.rpartition(".")[0])
         urls = " ".join(str(url) for url in config.advertise_client_urls)
@@ -663,6 +669,10 @@ class MemberProcess:
         if known is not None and known.data_id and known.data_id != hello.data_id:
             text = f"member {hello.from_id:x} has already been bootstrapped"
             return PeerWelcome(refusal=text, code="already-bootstrapped")
+        if hello.channel == "raft" and self._incarnations.get(hello.from_id) != hello.incarnation:
+            # Of an older version until now, it would have kept no word of which commands this member knows.
+            self._incarnations[hello.from_id] = hello.incarnation
+            self._published = False
         return PeerWelcome()
 
     def _refused(self, node_id: int, welcome: PeerWelcome) -> None:

@@ -96,6 +96,12 @@ class Context:
                 return
         self.driver.propose(kind, payload, done)
 
+    def require_level(self, level: int) -> None:
+        """Raises OlderMembers where the cluster has members that do not know all commands of this level."""
+        older = self.machine.below_level(level)
+        if older:
+            raise errors.OlderMembers(older)
+
     def has_leader(self, call: UnaryCall) -> bool:
         """False, and the call has failed, where the client asked for a leader and there is none."""
         if self.driver.node.leader_id or call.metadata.get("hasleader") != "true":

@@ -91,6 +91,7 @@ TABLE: dict[type[errors.StoreError], tuple[Status, str]] = {
     errors.Stopped: (_UNAVAILABLE, "etcdserver: server stopped"),
     errors.RequestTimeout: (_UNAVAILABLE, "etcdserver: request timed out"),
     errors.OutcomeUnknown: (_UNAVAILABLE, "etcdserver: request timed out"),
+    errors.ConnectionLost: (_UNAVAILABLE, "etcdserver: request timed out, possibly due to connection lost"),
     errors.LeaderLost: (
         _UNAVAILABLE,
         "etcdserver: request timed out, possibly due to previous leader failure",
@@ -104,6 +105,9 @@ def status_of(error: errors.StoreError) -> tuple[Status, str]:
         return _INVALID, f"kvstore: {error.reason}"
     if isinstance(error, errors.PrefixQuotaExceeded):
         return _EXHAUSTED, f"kvstore: {error.reason}"
+    if isinstance(error, errors.OlderMembers):
+        older = ", ".join(f"{member_id:x}" for member_id in error.member_ids)
+        return _FAILED, f"kvstore: upgrade all members first: {older} runs a version that does not know this"
     for kind in type(error).__mro__:
         row = TABLE.get(kind)
         if row is not None:

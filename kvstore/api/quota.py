@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from kvstore import errors
 from kvstore.api.context import Context, Reply, parse
 from kvstore.api.errors import fail
-from kvstore.commands import Kind
+from kvstore.commands import NEEDS_LEVEL, Kind
 from kvstore.pb.quota_pb2 import (
     QuotaGetRequest,
     QuotaGetResponse,
@@ -41,6 +41,7 @@ class QuotaService:
             return
         try:
             check_prefix(request.prefix)
+            self._context.require_level(NEEDS_LEVEL[Kind.QUOTA_SET])
         except errors.StoreError as problem:
             fail(call, problem)
             return
@@ -48,8 +49,14 @@ class QuotaService:
 
     def remove(self, call: UnaryCall, data: bytes) -> None:
         request = parse(call, QuotaRemoveRequest, data)
-        if request is not None and self._context.has_leader(call):
-            self._context.propose(call, Kind.QUOTA_REMOVE, data, Reply(self._context, call))
+        if request is None or not self._context.has_leader(call):
+            return
+        try:
+            self._context.require_level(NEEDS_LEVEL[Kind.QUOTA_REMOVE])
+        except errors.StoreError as problem:
+            fail(call, problem)
+            return
+        self._context.propose(call, Kind.QUOTA_REMOVE, data, Reply(self._context, call))
 
     def get(self, call: UnaryCall, data: bytes) -> None:
         request = parse(call, QuotaGetRequest, data)

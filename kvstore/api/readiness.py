@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from kvstore import errors
 from kvstore.api.context import Context
 from kvstore.api.errors import status_of
-from kvstore.commands import Kind
+from kvstore.commands import TAKE_OVER_LEVEL, Kind
 from kvstore.pb.internal_pb2 import Announce, AnnounceEnd
 from kvstore.pb.readiness_pb2 import Announcement, AnnounceRequest, AnnounceResponse
 from kvstore.replication.lease_keeper import LeaseKeeper
@@ -105,6 +105,8 @@ class AnnounceStream:
             context.rates.admit((request.key,), context.now())
         if context.machine.over_quota and context.machine.lessor.get(request.lease_id) is None:
             raise errors.NoSpace
+        if request.take_over:
+            context.require_level(TAKE_OVER_LEVEL)
         self._key, self._lease_id = request.key, request.lease_id
         self._ttl_ms = request.ttl_ms or TTL_DEFAULT_MS
         self._grace_ms = request.grace_ms if request.HasField("grace_ms") else GRACE_DEFAULT_MS

@@ -26,7 +26,7 @@ from kvstore.pb import authpb_pb2 as kvstore_dot_pb_dot_authpb__pb2
 from kvstore.pb import etcdserverpb_pb2 as kvstore_dot_pb_dot_etcdserverpb__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19kvstore/pb/internal.proto\x12\x10kvstore.internal\x1a\x17kvstore/pb/authpb.proto\x1a\x1dkvstore/pb/etcdserverpb.proto\"h\n\x0cMemberRecord\x12$\n\x06member\x18\x01 \x01(\x0b\x32\x14.etcdserverpb.Member\x12\x0f\n\x07\x64\x61ta_id\x18\x02 \x01(\x04\x12\x0f\n\x07promote\x18\x03 \x01(\x08\x12\x10\n\x08replaces\x18\x04 \x01(\x04\">\n\rConfigContext\x12-\n\x05\x61\x64\x64\x65\x64\x18\x01 \x03(\x0b\x32\x1e.kvstore.internal.MemberRecord\"\xcd\x01\n\x0cMemberChange\x12\x35\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32%.kvstore.internal.MemberChange.Action\x12\n\n\x02ID\x18\x02 \x01(\x04\x12\x10\n\x08peerURLs\x18\x03 \x03(\t\x12\x0f\n\x07learner\x18\x04 \x01(\x08\x12\x0f\n\x07promote\x18\x05 \x01(\x08\x12\x10\n\x08replaces\x18\x06 \x01(\x04\"4\n\x06\x41\x63tion\x12\x08\n\x04NONE\x10\x00\x12\x07\n\x03\x41\x44\x44\x10\x01\x12\n\n\x06REMOVE\x10\x02\x12\x0b\n\x07PROMOTE\x10\x03\"*\n\rMemberChanged\x12\r\n\x05\x65rror\x18\x01 \x01(\t\x12\n\n\x02ID\x18\x02 \x01(\x04\"J\n\x0bLeaseExpire\x12\x0e\n\x06leader\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0b\n\x03IDs\x18\x03 \x03(\x03\x12\x10\n\x08sessions\x18\x04 \x03(\x04\"w\n\x0bLeaseRecord\x12\n\n\x02ID\x18\x01 \x01(\x03\x12\x0e\n\x06ttl_ms\x18\x02 \x01(\x03\x12\x0f\n\x07session\x18\x03 \x01(\x04\x12\x10\n\x08grace_ms\x18\x04 \x01(\x03\x12\x14\n\x0cremaining_ms\x18\x05 \x01(\x03\x12\x13\n\x0bgrant_index\x18\x06 \x01(\x04\"Y\n\x0fLeaseCheckpoint\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0b\n\x03IDs\x18\x02 \x03(\x03\x12\x14\n\x0cremaining_ms\x18\x03 \x03(\x03\x12\x15\n\rgrant_indexes\x18\x04 \x03(\x04\"l\n\x08\x41nnounce\x12\x10\n\x08lease_id\x18\x01 \x01(\x03\x12\x0e\n\x06ttl_ms\x18\x02 \x01(\x03\x12\x0f\n\x07session\x18\x03 \x01(\x04\x12\x0b\n\x03key\x18\x04 \x01(\x0c\x12\r\n\x05value\x18\x05 \x01(\x0c\x12\x11\n\ttake_over\x18\x06 \x01(\x08\"B\n\x0b\x41nnounceEnd\x12\x10\n\x08lease_id\x18\x01 \x01(\x03\x12\x0f\n\x07session\x18\x02 \x01(\x04\x12\x10\n\x08grace_ms\x18\x03 \x01(\x03\"B\n\nUserRecord\x12\x1a\n\x04user\x18\x01 \x01(\x0b\x32\x0c.authpb.User\x12\x18\n\x10\x63hanged_revision\x18\x02 \x01(\x04\"b\n\x11\x41uthorizedCommand\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0e\n\x06member\x18\x03 \x01(\x08\x12\x0c\n\x04kind\x18\x04 \x01(\r\x12\x0f\n\x07payload\x18\x05 \x01(\x0c\"z\n\x0bQuotaRecord\x12\x0e\n\x06prefix\x18\x01 \x01(\x0c\x12\x11\n\tbytes_max\x18\x02 \x01(\x04\x12\x10\n\x08keys_max\x18\x03 \x01(\x04\x12\x0f\n\x07qps_max\x18\x04 \x01(\x04\x12\x12\n\nused_bytes\x18\x05 \x01(\x04\x12\x11\n\tused_keys\x18\x06 \x01(\x04\"=\n\nTokenGrant\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0f\n\x07letters\x18\x03 \x01(\t\"\x88\x01\n\tPeerHello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\x04\x12\x0f\n\x07\x66rom_id\x18\x03 \x01(\x04\x12\r\n\x05to_id\x18\x04 \x01(\x04\x12\x0f\n\x07\x64\x61ta_id\x18\x05 \x01(\x04\x12\x0f\n\x07\x63hannel\x18\x06 \x01(\t\x12\x13\n\x0bincarnation\x18\x07 \x01(\x04\"g\n\x0bPeerWelcome\x12\x0f\n\x07refusal\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x12\n\ncluster_id\x18\x03 \x01(\x04\x12%\n\x07members\x18\x04 \x03(\x0b\x32\x14.etcdserverpb.Memberb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19kvstore/pb/internal.proto\x12\x10kvstore.internal\x1a\x17kvstore/pb/authpb.proto\x1a\x1dkvstore/pb/etcdserverpb.proto\"w\n\x0cMemberRecord\x12$\n\x06member\x18\x01 \x01(\x0b\x32\x14.etcdserverpb.Member\x12\x0f\n\x07\x64\x61ta_id\x18\x02 \x01(\x04\x12\x0f\n\x07promote\x18\x03 \x01(\x08\x12\x10\n\x08replaces\x18\x04 \x01(\x04\x12\r\n\x05level\x18\x05 \x01(\r\">\n\rConfigContext\x12-\n\x05\x61\x64\x64\x65\x64\x18\x01 \x03(\x0b\x32\x1e.kvstore.internal.MemberRecord\"\xcd\x01\n\x0cMemberChange\x12\x35\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32%.kvstore.internal.MemberChange.Action\x12\n\n\x02ID\x18\x02 \x01(\x04\x12\x10\n\x08peerURLs\x18\x03 \x03(\t\x12\x0f\n\x07learner\x18\x04 \x01(\x08\x12\x0f\n\x07promote\x18\x05 \x01(\x08\x12\x10\n\x08replaces\x18\x06 \x01(\x04\"4\n\x06\x41\x63tion\x12\x08\n\x04NONE\x10\x00\x12\x07\n\x03\x41\x44\x44\x10\x01\x12\n\n\x06REMOVE\x10\x02\x12\x0b\n\x07PROMOTE\x10\x03\"*\n\rMemberChanged\x12\r\n\x05\x65rror\x18\x01 \x01(\t\x12\n\n\x02ID\x18\x02 \x01(\x04\"J\n\x0bLeaseExpire\x12\x0e\n\x06leader\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0b\n\x03IDs\x18\x03 \x03(\x03\x12\x10\n\x08sessions\x18\x04 \x03(\x04\"w\n\x0bLeaseRecord\x12\n\n\x02ID\x18\x01 \x01(\x03\x12\x0e\n\x06ttl_ms\x18\x02 \x01(\x03\x12\x0f\n\x07session\x18\x03 \x01(\x04\x12\x10\n\x08grace_ms\x18\x04 \x01(\x03\x12\x14\n\x0cremaining_ms\x18\x05 \x01(\x03\x12\x13\n\x0bgrant_index\x18\x06 \x01(\x04\"Y\n\x0fLeaseCheckpoint\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0b\n\x03IDs\x18\x02 \x03(\x03\x12\x14\n\x0cremaining_ms\x18\x03 \x03(\x03\x12\x15\n\rgrant_indexes\x18\x04 \x03(\x04\"l\n\x08\x41nnounce\x12\x10\n\x08lease_id\x18\x01 \x01(\x03\x12\x0e\n\x06ttl_ms\x18\x02 \x01(\x03\x12\x0f\n\x07session\x18\x03 \x01(\x04\x12\x0b\n\x03key\x18\x04 \x01(\x0c\x12\r\n\x05value\x18\x05 \x01(\x0c\x12\x11\n\ttake_over\x18\x06 \x01(\x08\"B\n\x0b\x41nnounceEnd\x12\x10\n\x08lease_id\x18\x01 \x01(\x03\x12\x0f\n\x07session\x18\x02 \x01(\x04\x12\x10\n\x08grace_ms\x18\x03 \x01(\x03\"B\n\nUserRecord\x12\x1a\n\x04user\x18\x01 \x01(\x0b\x32\x0c.authpb.User\x12\x18\n\x10\x63hanged_revision\x18\x02 \x01(\x04\"b\n\x11\x41uthorizedCommand\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0e\n\x06member\x18\x03 \x01(\x08\x12\x0c\n\x04kind\x18\x04 \x01(\r\x12\x0f\n\x07payload\x18\x05 \x01(\x0c\"z\n\x0bQuotaRecord\x12\x0e\n\x06prefix\x18\x01 \x01(\x0c\x12\x11\n\tbytes_max\x18\x02 \x01(\x04\x12\x10\n\x08keys_max\x18\x03 \x01(\x04\x12\x0f\n\x07qps_max\x18\x04 \x01(\x04\x12\x12\n\nused_bytes\x18\x05 \x01(\x04\x12\x11\n\tused_keys\x18\x06 \x01(\x04\"=\n\nTokenGrant\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0f\n\x07letters\x18\x03 \x01(\t\"\x88\x01\n\tPeerHello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\x04\x12\x0f\n\x07\x66rom_id\x18\x03 \x01(\x04\x12\r\n\x05to_id\x18\x04 \x01(\x04\x12\x0f\n\x07\x64\x61ta_id\x18\x05 \x01(\x04\x12\x0f\n\x07\x63hannel\x18\x06 \x01(\t\x12\x13\n\x0bincarnation\x18\x07 \x01(\x04\"g\n\x0bPeerWelcome\x12\x0f\n\x07refusal\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x12\n\ncluster_id\x18\x03 \x01(\x04\x12%\n\x07members\x18\x04 \x03(\x0b\x32\x14.etcdserverpb.Memberb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,35 +34,35 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kvstore.pb.internal_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MEMBERRECORD']._serialized_start=103
-  _globals['_MEMBERRECORD']._serialized_end=207
-  _globals['_CONFIGCONTEXT']._serialized_start=209
-  _globals['_CONFIGCONTEXT']._serialized_end=271
-  _globals['_MEMBERCHANGE']._serialized_start=274
-  _globals['_MEMBERCHANGE']._serialized_end=479
-  _globals['_MEMBERCHANGE_ACTION']._serialized_start=427
-  _globals['_MEMBERCHANGE_ACTION']._serialized_end=479
-  _globals['_MEMBERCHANGED']._serialized_start=481
-  _globals['_MEMBERCHANGED']._serialized_end=523
-  _globals['_LEASEEXPIRE']._serialized_start=525
-  _globals['_LEASEEXPIRE']._serialized_end=599
-  _globals['_LEASERECORD']._serialized_start=601
-  _globals['_LEASERECORD']._serialized_end=720
-  _globals['_LEASECHECKPOINT']._serialized_start=722
-  _globals['_LEASECHECKPOINT']._serialized_end=811
-  _globals['_ANNOUNCE']._serialized_start=813
-  _globals['_ANNOUNCE']._serialized_end=921
-  _globals['_ANNOUNCEEND']._serialized_start=923
-  _globals['_ANNOUNCEEND']._serialized_end=989
-  _globals['_USERRECORD']._serialized_start=991
-  _globals['_USERRECORD']._serialized_end=1057
-  _globals['_AUTHORIZEDCOMMAND']._serialized_start=1059
-  _globals['_AUTHORIZEDCOMMAND']._serialized_end=1157
-  _globals['_QUOTARECORD']._serialized_start=1159
-  _globals['_QUOTARECORD']._serialized_end=1281
-  _globals['_TOKENGRANT']._serialized_start=1283
-  _globals['_TOKENGRANT']._serialized_end=1344
-  _globals['_PEERHELLO']._serialized_start=1347
-  _globals['_PEERHELLO']._serialized_end=1483
-  _globals['_PEERWELCOME']._serialized_start=1485
-  _globals['_PEERWELCOME']._serialized_end=1588
+  _globals['_MEMBERRECORD']._serialized_end=222
+  _globals['_CONFIGCONTEXT']._serialized_start=224
+  _globals['_CONFIGCONTEXT']._serialized_end=286
+  _globals['_MEMBERCHANGE']._serialized_start=289
+  _globals['_MEMBERCHANGE']._serialized_end=494
+  _globals['_MEMBERCHANGE_ACTION']._serialized_start=442
+  _globals['_MEMBERCHANGE_ACTION']._serialized_end=494
+  _globals['_MEMBERCHANGED']._serialized_start=496
+  _globals['_MEMBERCHANGED']._serialized_end=538
+  _globals['_LEASEEXPIRE']._serialized_start=540
+  _globals['_LEASEEXPIRE']._serialized_end=614
+  _globals['_LEASERECORD']._serialized_start=616
+  _globals['_LEASERECORD']._serialized_end=735
+  _globals['_LEASECHECKPOINT']._serialized_start=737
+  _globals['_LEASECHECKPOINT']._serialized_end=826
+  _globals['_ANNOUNCE']._serialized_start=828
+  _globals['_ANNOUNCE']._serialized_end=936
+  _globals['_ANNOUNCEEND']._serialized_start=938
+  _globals['_ANNOUNCEEND']._serialized_end=1004
+  _globals['_USERRECORD']._serialized_start=1006
+  _globals['_USERRECORD']._serialized_end=1072
+  _globals['_AUTHORIZEDCOMMAND']._serialized_start=1074
+  _globals['_AUTHORIZEDCOMMAND']._serialized_end=1172
+  _globals['_QUOTARECORD']._serialized_start=1174
+  _globals['_QUOTARECORD']._serialized_end=1296
+  _globals['_TOKENGRANT']._serialized_start=1298
+  _globals['_TOKENGRANT']._serialized_end=1359
+  _globals['_PEERHELLO']._serialized_start=1362
+  _globals['_PEERHELLO']._serialized_end=1498
+  _globals['_PEERWELCOME']._serialized_start=1500
+  _globals['_PEERWELCOME']._serialized_end=1603
 # @@protoc_insertion_point(module_scope)

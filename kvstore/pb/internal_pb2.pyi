@@ -10,16 +10,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class MemberRecord(_message.Message):
-    __slots__ = ("member", "data_id", "promote", "replaces")
+    __slots__ = ("member", "data_id", "promote", "replaces", "level")
     MEMBER_FIELD_NUMBER: _ClassVar[int]
     DATA_ID_FIELD_NUMBER: _ClassVar[int]
     PROMOTE_FIELD_NUMBER: _ClassVar[int]
     REPLACES_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
     member: _etcdserverpb_pb2.Member
     data_id: int
     promote: bool
     replaces: int
-    def __init__(self, member: _Optional[_Union[_etcdserverpb_pb2.Member, _Mapping]] = ..., data_id: _Optional[int] = ..., promote: _Optional[bool] = ..., replaces: _Optional[int] = ...) -> None: ...
+    level: int
+    def __init__(self, member: _Optional[_Union[_etcdserverpb_pb2.Member, _Mapping]] = ..., data_id: _Optional[int] = ..., promote: _Optional[bool] = ..., replaces: _Optional[int] = ..., level: _Optional[int] = ...) -> None: ...
 
 class ConfigContext(_message.Message):
     __slots__ = ("added",)

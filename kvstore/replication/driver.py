@@ -21,6 +21,7 @@ from typing import Protocol
 from kvstore import errors
 from kvstore.commands import MalformedBatch, decode_header
 from kvstore.pb.internal_pb2 import ConfigContext, MemberRecord
+from kvstore.replication.disturbances import Disturbances
 from kvstore.replication.outbox import Done, Outbox, Outcome, Pending
 from kvstore.replication.reads import ReadDone, ReadRounds
 from raft import (
@@ -152,6 +153,7 @@ class Driver:
         self._reads = ReadRounds(
             options.request_timeout_s, max(options.election_timeout_s / 2, 0.05), first_read_context
         )
+        self._disturbances = Disturbances()
         self._scheduled = False
         self._stopped = False
         self._after_persist: dict[int, list[Message]] = {}
@@ -263,7 +265,7 @@ class Driver:
         self.node.tick()
         now = self._now()
         for pending in self.outbox.overdue(now):
-            self._finish(pending, errors.RequestTimeout() if pending.sent else errors.NoLeader())
+            self._finish(pending, self._timeout(pending) if pending.sent else errors.NoLeader())
         for done in self._reads.overdue(now):
             done(errors.RequestTimeout() if self.node.leader_id else errors.NoLeader())
         for waiter in [each for each in self._config_waiters if each.deadline <= now]:
@@ -272,6 +274,14 @@ class Driver:
         self._resend_stale(now)
         self._trim()
         self._schedule()
+
+    def _timeout(self, pending: Pending) -> errors.RequestTimeout:
+        return self._disturbances.timeout(
+            pending.deadline - self._options.request_timeout_s,
+            self_id=self.member_id,
+            leader_id=self.node.leader_id,
+            voters=self.node.conf.voters,
+        )
 
     def received(self, messages: Sequence[Message]) -> None:
         """Raft messages from peers, as they came from one read of one connection."""
@@ -322,6 +332,7 @@ class Driver:
         leader changes, or when none of them came back for an election timeout."""
         if self._stopped:
             return
+        self._disturbances.connection_broke(node_id, self._now())
         self.node.report_unreachable(node_id)
         self._schedule()
 
@@ -577,6 +588,7 @@ class Driver:
         changed = (node.leader_id, node.term) != (self._leader_id, self._term)
         if node.leader_id and node.leader_id != self._leader_id:
             self.leader_changes += 1
+            self._disturbances.leader_changed(self._now())
         self._leader_id, self._term = node.leader_id, node.term
         if changed and node.leader_id:
             self._resend(self._now())

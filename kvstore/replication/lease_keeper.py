@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from kvstore import errors
-from kvstore.commands import Kind
+from kvstore.commands import NEEDS_LEVEL, Kind
 from kvstore.pb.internal_pb2 import LeaseCheckpoint, LeaseExpire
 from kvstore.replication.driver import Driver
 from kvstore.replication.outbox import Done, Outcome
@@ -124,6 +124,9 @@ class LeaseKeeper:
         self._wake_in_time()
 
     def _mark(self) -> None:
+        """Not while a member would stop at it: a lease that is not marked begins anew under the next leader."""
+        if self._machine.below_level(NEEDS_LEVEL[Kind.LEASE_CHECKPOINT]):
+            return
         due = self._machine.lessor.marks(self._now())
         if due:
             self._propose_marks(due, lambda outcome: None)

@@ -410,6 +410,7 @@ class Applier:
             record.member.name = told.member.name
             record.member.clientURLs[:] = told.member.clientURLs
             record.data_id = told.data_id
+            record.level = told.level
             self._store_member(record)
         return b""
 

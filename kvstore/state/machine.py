@@ -291,6 +291,15 @@ class StateMachine:
     def compact_revision(self) -> int:
         return self.keyspace.compact_revision
 
+    def below_level(self, level: int) -> list[int]:
+        """Ids of the members that do not know all commands of this level. A member that has never started says
+        nothing yet, and is not waited for: of an older version, it stops at what it does not know."""
+        return [
+            member_id
+            for member_id, record in sorted(self.members.items())
+            if record.data_id and record.level < level
+        ]
+
     @property
     def physical_compact_revision(self) -> int:
         """Superseded versions are removed up to here; equal to compact_revision when compaction has finished

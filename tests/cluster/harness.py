@@ -115,6 +115,7 @@ class MemberHandle:
             f"--initial-cluster={cluster}",
             *extra,
         ]
+        self.program = KVSTORE
         self.process: subprocess.Popen[bytes] | None = None
         self.calls = Calls(self.client_port)
 
@@ -126,7 +127,7 @@ class MemberHandle:
         """more: flags for this time only."""
         assert self.process is None, f"{self.name} runs already"
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen([*KVSTORE, *self._flags, *more], stdout=log, stderr=log)
+            self.process = subprocess.Popen([*self.program, *self._flags, *more], stdout=log, stderr=log)
 
     def kill(self) -> None:
         """kill -9."""

@@ -17,7 +17,7 @@ from kvstore.api.kv import KvService
 from kvstore.api.lease import LeaseService
 from kvstore.api.quota import QuotaService
 from kvstore.api.watch import WatchService
-from kvstore.commands import Kind
+from kvstore.commands import LEVEL, Kind
 from kvstore.config import PROGRESS_FLAG, Config, load
 from kvstore.pb.etcdserverpb_pb2 import Member
 from kvstore.pb.internal_pb2 import MemberRecord
@@ -315,6 +315,7 @@ class SimulatedMember:
         record = MemberRecord(
             member=Member(ID=self.id, name=f"n{self.id}", clientURLs=[f"http://n{self.id}:{self.starts}"]),
             data_id=self.id + 1000,
+            level=LEVEL,
         )
         self.driver.propose(Kind.MEMBER_PUBLISH, record.SerializeToString(), self._publish_answered)
 

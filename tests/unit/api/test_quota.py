@@ -10,6 +10,8 @@ import pytest
 
 from kvstore.api.quota import QuotaService
 from kvstore.commands import Kind
+from kvstore.pb.etcdserverpb_pb2 import Member
+from kvstore.pb.internal_pb2 import MemberRecord
 from kvstore.pb.quota_pb2 import (
     QuotaGetRequest,
     QuotaGetResponse,
@@ -60,6 +62,19 @@ def test_a_list_is_of_what_the_user_may_read(tmp_path: Path) -> None:
         method.handler(cast(UnaryCall, made), b"")
         seen[user] = [each.prefix for each in QuotaListResponse.FromString(made.sent[0]).quotas]
     assert seen == {"root": [b"a", b"b/", b"z"], "reader": [b"a", b"b/"], "writer": []}
+
+
+def test_older_members_are_waited_for(door: Door) -> None:
+    older = MemberRecord(member=Member(ID=0xAB), data_id=1)
+    door.replica.machine.members[0xAB] = older
+    for name in ("Set", "Remove"):
+        made = call(door, name, QuotaSetRequest(prefix=b"c", keys_max=5))
+        text = "kvstore: upgrade all members first: ab runs a version that does not know this"
+        assert made.ended == (Status.FAILED_PRECONDITION, text)
+    assert not door.proposed
+    older.level = 1
+    call(door, "Set", QuotaSetRequest(prefix=b"c", keys_max=5))
+    assert [kind for kind, _ in door.proposed] == [Kind.QUOTA_SET]
 
 
 def test_what_cannot_be_is_refused_at_once(door: Door) -> None:

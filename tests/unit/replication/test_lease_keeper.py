@@ -10,8 +10,8 @@ import pytest
 
 from kvstore import errors
 from kvstore.commands import Kind
-from kvstore.pb.etcdserverpb_pb2 import LeaseGrantRequest, PutRequest
-from kvstore.pb.internal_pb2 import LeaseCheckpoint, LeaseExpire
+from kvstore.pb.etcdserverpb_pb2 import LeaseGrantRequest, Member, PutRequest
+from kvstore.pb.internal_pb2 import LeaseCheckpoint, LeaseExpire, MemberRecord
 from kvstore.replication.driver import Driver
 from kvstore.replication.lease_keeper import EXPIRE_BATCH_MAX, LeaseKeeper
 from kvstore.replication.outbox import Done
@@ -96,6 +96,26 @@ def test_ten_thousand_leases_end_together_in_one_entry(world: World) -> None:
     world.tick(110.0)
     assert world.proposed == []
     replica.machine.abandon()
+
+
+def test_no_marks_while_a_member_does_not_know_them(world: World) -> None:
+    """It would stop at them. What has not started yet is not waited for."""
+    world.replica.grant(1, 100)
+    members = world.replica.machine.members
+    members[7] = MemberRecord(member=Member(ID=7), data_id=70, level=1)
+    members[8] = MemberRecord(member=Member(ID=8))
+    members[9] = MemberRecord(member=Member(ID=9), data_id=90)
+    for second in range(60):
+        world.tick(100.0 + second)
+    assert not world.proposed
+    told = MemberRecord(member=Member(ID=9), data_id=90, level=1)
+    world.replica.do(Kind.MEMBER_PUBLISH, told)
+    world.tick(161.0)
+    assert [kind for kind, _, _ in world.proposed] == [Kind.LEASE_CHECKPOINT]
+    world.replica.do(
+        Kind.MEMBER_PUBLISH, MemberRecord(member=Member(ID=9), data_id=90)
+    )  # an older version again
+    assert world.replica.machine.below_level(1) == [9]
 
 
 def test_a_renewal_of_a_marked_lease_waits_until_its_mark_is_gone(world: World) -> None:
