@@ -63,7 +63,7 @@ VERSUS: dict[str, tuple[str, str]] = {
     "snapshot status": (SAME, "checks the SHA-256 too"),
     "snapshot restore": (
         SAME,
-        "makes our data directory; `--bump-revision` and `--mark-compacted` are of 3.6",
+        "makes our data directory; `--wal-dir` is ignored; `--bump-revision` and `--mark-compacted` are of 3.6",
     ),
     "migrate": (OURS, "3.4's of that name was for v2 stores; see [backup.md](backup.md)"),
     "quota set": (OURS, "needs our own server: [quota.md](quota.md)"),

@@ -202,13 +202,16 @@ def restore_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.argument("arguments", nargs=-1, metavar="FILE")
 @restore_flags
+@click.option("--wal-dir", hidden=True)
 @click.pass_obj
-def restore(settings: Settings, /, arguments: tuple[str, ...], **flags: Any) -> None:
+def restore(settings: Settings, /, arguments: tuple[str, ...], wal_dir: str | None, **flags: Any) -> None:
     """Make a member's data directory out of FILE, a snapshot by kvctl or etcdctl, or etcd's member/snap/db.
 
     Restore every member of the new cluster from the same FILE, with the same flags but for the member's own."""
     if len(arguments) != 1:
         raise bad_arguments("snapshot restore requires exactly one argument")
+    if wal_dir is not None:  # as kvstore itself says it, which such a member would be started with
+        click.echo("--wal-dir has no meaning here and is ignored: the log is in --data-dir", err=True)
     restored = run_restore(arguments[0], flags)
     click.echo("\n".join(summary(arguments[0], flags, restored)))
 
