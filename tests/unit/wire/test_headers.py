@@ -75,8 +75,7 @@ def test_what_is_no_timeout(text: str) -> None:
 
 
 def test_a_client_api_version_that_is_no_text_is_refused() -> None:
-    """As by etcd from 3.6 on; before, such a label of a metric ended the call in a panic. Cut off for the metric, it
-    may end within a character."""
+    """As by etcd from 3.6 on. Cut off for the metric, it may end within a character."""
     for version, is_text in (
         (b"3.5.21", True),
         (b"3.5\xff", False),
