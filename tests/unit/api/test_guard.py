@@ -11,7 +11,7 @@ from kvstore import errors
 from kvstore.commands import Kind
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.pb import v3electionpb_pb2 as election
-from kvstore.pb.internal_pb2 import AuthorizedCommand
+from kvstore.pb.internal_pb2 import AuthorizedCommand, MemberRecord
 from kvstore.pb.readiness_pb2 import Announcement, AnnounceRequest, KeepAlive
 from kvstore.rpc import Status
 from tests.unit.api.door import Call, Door
@@ -207,6 +207,23 @@ def test_an_instance_has_its_grace_when_its_announcer_may_not_write_it_any_more(
     revoke(door, "writer", "writes")
     stream.message(AnnounceRequest(keep_alive=KeepAlive()).SerializeToString())
     assert call.ended == DENIED and [kind for kind, _ in door.proposed] == [Kind.ANNOUNCE_END]
+
+
+def test_an_instance_is_not_taken_over_while_a_member_would_not_know_of_it(door: Door) -> None:
+    """It would read over the field, and go on with the holder that the others have dropped."""
+    older = MemberRecord(member=pb.Member(ID=0xAB), data_id=1)
+    door.replica.machine.members[0xAB] = older
+    path, announcement = "/kvstore.v1.Readiness/Announce", Announcement(key=b"a", lease_id=9, take_over=True)
+    call = door.begin(door.metadata("writer"), path, AnnounceRequest(announce=announcement))
+    text = "kvstore: upgrade all members first: ab runs a version that does not know this"
+    assert call.ended == (Status.FAILED_PRECONDITION, text) and not door.proposed
+    announcement.take_over = False
+    door.begin(door.metadata("writer"), path, AnnounceRequest(announce=announcement))
+    assert len(door.proposed) == 1
+    older.level = 1
+    announcement.take_over = True
+    door.begin(door.metadata("writer"), path, AnnounceRequest(announce=announcement))
+    assert len(door.proposed) == 2
 
 
 def test_a_renewal_is_asked_each_time(door: Door) -> None:
