@@ -60,7 +60,9 @@ def _claim_block() -> list[int]:
             continue
         _claims.append(claim)
         return list(range(start + BLOCK - 1, start - 1, -1))
-    raise OSError(errno.EADDRINUSE, "every block of ports for tests is claimed; end what holds them and try again")
+    raise OSError(
+        errno.EADDRINUSE, "every block of ports for tests is claimed; end what holds them and try again"
+    )
 
 
 PORT_FIRST, PORT_END, BLOCK = 10_000, 32_000, 50
