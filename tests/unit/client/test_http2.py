@@ -100,6 +100,24 @@ def test_a_table_that_was_not_asked_for_is_understood_where_the_server_opens_it(
         assert heard.ending == Ending(Status.NOT_FOUND, text)
 
 
+def test_the_same_bytes_mean_something_else_once_the_servers_table_has_changed() -> None:
+    newest = b"\xbe"  # of the table
+    wire = Wire()
+    said = []
+    for stream, block in (
+        (1, b"\x3f\xe1\x01" + b"\x40\x0bgrpc-status\x015"),  # a table of 256 bytes, and an entry
+        (3, newest),
+        (5, b"\x40\x0bgrpc-status\x017"),
+        (7, newest),
+    ):
+        _, heard = wire.open()
+        wire.head(stream)
+        wire.end(stream, block)
+        said.append(heard.ending.status)
+    not_found, denied = Status.NOT_FOUND, Status.PERMISSION_DENIED
+    assert said == [not_found, not_found, denied, denied]
+
+
 # How calls end
 
 
@@ -549,6 +567,15 @@ def test_more_than_the_window_of_a_stream() -> None:
     wire.head(1)
     with pytest.raises(ConnectionFault, match="window of stream 1"):
         wire.data(1, framed(b"x" * 16_000) * 300)
+
+
+def test_settings_that_lift_a_window_beyond_all_bounds() -> None:
+    wire = Wire()
+    wire.open()
+    wire.window(1, h2.WINDOW_MAX - 70_000)
+    with pytest.raises(ConnectionFault, match="a window beyond all bounds") as fault:
+        wire.send(h2.SETTINGS, 0, 0, setting(h2.INITIAL_WINDOW_SIZE, 200_000))
+    assert fault.value.code == h2.FLOW_CONTROL_ERROR
 
 
 def test_a_server_that_asks_and_reads_nothing() -> None:
