@@ -69,7 +69,7 @@ class ByCall:
         caller = client.caller
         endpoint = caller.choice.order(asyncio.get_running_loop().time())[0]
         await caller.connect(endpoint, CONNECT_S)
-        return cls(Stream(endpoint, caller.open_stream(endpoint, ANNOUNCE)))
+        return cls(caller.open_stream(endpoint, ANNOUNCE))
 
     async def announce(self, instance: Instance) -> None:
         said = Announcement(key=instance.key, value=encode(instance), lease_id=self._lease_id, ttl_ms=30_000)

@@ -27,7 +27,6 @@ from kvstore.backup.sides import Change, Side, gathered, merged
 from kvstore.client.errors import ClientError, Compacted, LeaseNotFound
 from kvstore.client.methods import LEASE_KEEP_ALIVE
 from kvstore.client.results import Event, WatchBatch
-from kvstore.client.stream import Stream
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.pb.mvccpb_pb2 import KeyValue
 
@@ -265,7 +264,7 @@ class Migration:
         caller = self._target.client.caller
         endpoint = caller.choice.pinned
         await caller.connect(endpoint, caller.settings.dial_timeout_s)
-        stream: Stream[Any, Any] = Stream(endpoint, caller.open_stream(endpoint, LEASE_KEEP_ALIVE))
+        stream = caller.open_stream(endpoint, LEASE_KEEP_ALIVE)
         alive: list[int] = []
         try:
             for lease_id in due:

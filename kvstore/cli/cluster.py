@@ -246,7 +246,6 @@ async def _targets(client: Client, cluster: bool) -> Sequence[Endpoint]:
 
 def _short(error: Exception, settings: Settings) -> str:
     """Why one server of several did not answer; which one, the line says already."""
-    from kvstore.client.caller import reason
     from kvstore.client.errors import ClientError, RequestTimeout, Unreachable
 
     assert isinstance(error, ClientError)
@@ -254,4 +253,4 @@ def _short(error: Exception, settings: Settings) -> str:
         return "; ".join(error.reasons.values())
     if isinstance(error, RequestTimeout):
         return f"no answer within {settings.command_timeout_s:g} s"
-    return reason(error.message)
+    return error.message

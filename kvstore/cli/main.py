@@ -136,7 +136,7 @@ def help_(context: click.Context, words: tuple[str, ...]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Returns its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if "--debug" not in words:  # grpcio writes lines of its own about failed handshakes; ours say it once
+    if "--debug" not in words:  # where grpcio is loaded it writes lines of its own; ours say it once
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         status = root.main(words, prog_name="kvctl", standalone_mode=False)

@@ -1,4 +1,4 @@
-"""The client library: asyncio, over grpcio.
+"""The client library: asyncio, over gRPC of its own.
 
 async with Client("10.0.0.1:2379,10.0.0.2:2379") as client:
     await client.put("greeting", "hello")

@@ -1,33 +1,39 @@
 """Channels, and one call with failover: the I/O around endpoints.py (whom to ask) and errors.py (may it be repeated).
 
-A request is handed to a channel only once that channel is connected or is known to be failing, so a request
-that finds nobody home is known never to have left. Connections are made on first use and kept.
+A request is handed to a channel only once that channel is connected, so a request that finds nobody home is known
+never to have left. Connections are made on first use and kept.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import ssl
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
-import grpc
-import grpc.aio
-from google.protobuf.message import Message
-from grpc import ChannelConnectivity as State
+from google.protobuf.message import DecodeError, Message
 
+from kvstore.client.channel import Channel, Metadata
 from kvstore.client.endpoints import Endpoint, EndpointChoice
-from kvstore.client.errors import ClientClosed, ClientError, OutcomeUnknown, Unreachable, from_status
+from kvstore.client.errors import (
+    ClientClosed,
+    ClientError,
+    OutcomeUnknown,
+    RequestTooLarge,
+    Unreachable,
+    from_ending,
+)
 from kvstore.client.login import Login
 from kvstore.client.methods import AUTHENTICATE, Method
-from kvstore.client.relay import Relay
-from kvstore.client.tls import Tls, ailment
+from kvstore.client.replies import Fate
+from kvstore.client.stream import Stream
+from kvstore.client.tls import Tls
 from kvstore.pb import etcdserverpb_pb2 as pb
+from kvstore.rpc import Status
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
 
-Metadata = tuple[tuple[str, str], ...]
 LEADER_METADATA: Metadata = (("hasleader", "true"),)
 PAUSE_FIRST_S = 0.02
 PAUSE_LONGEST_S = 0.5
@@ -39,7 +45,7 @@ class Settings:
     """timeout_s: one operation, retries included. dial_timeout_s: one connection.
     wait_for_endpoints: with every endpoint refusing connections, go on trying until timeout_s (a restart or
     an election then only takes longer); False gives up after each was tried once.
-    credentials, or tls, makes TLS of endpoints without a scheme; http:// stays plain, https:// is TLS always.
+    tls makes TLS of endpoints without a scheme; http:// stays plain, https:// is TLS always.
     keepalive_s: HTTP/2 pings on a connection with calls on it; etcd ends connections that ping below 5 s."""
 
     timeout_s: float = 5.0
@@ -49,7 +55,6 @@ class Settings:
     max_message_bytes: int = 2**31 - 1
     keepalive_s: float = 10.0
     keepalive_timeout_s: float = 5.0
-    credentials: grpc.ChannelCredentials | None = None
     tls: Tls | None = None
     user: str = ""
     password: str = ""
@@ -63,22 +68,13 @@ class Caller:
         self._login: Login | None = None
         if settings.user:
             self._login = Login(settings.user, settings.password, self._authenticate)
-        self._channels: dict[Endpoint, grpc.aio.Channel] = {}
-        self._relays: dict[Endpoint, Relay] = {}
-        self._credentials = settings.credentials
-        if settings.tls is not None and self._credentials is None:
-            self._credentials = settings.tls.credentials()
-        self._stubs: dict[tuple[Endpoint, str], Any] = {}
+        self._channels: dict[Endpoint, Channel] = {}
+        self._context: ssl.SSLContext | None = settings.tls.context() if settings.tls is not None else None
 
     async def close(self) -> None:
         self.closed = True
         channels, self._channels = list(self._channels.values()), {}
-        self._stubs.clear()
-        for channel in channels:
-            await channel.close(None)
-        relays, self._relays = list(self._relays.values()), {}
-        for relay in relays:
-            await relay.close()
+        await asyncio.gather(*(channel.close() for channel in channels))
 
     async def read(
         self,
@@ -116,12 +112,7 @@ class Caller:
     ) -> Response:
         """One attempt at one endpoint, which need not be one of the client's."""
         timeout_s = self.settings.timeout_s if timeout_s is None else timeout_s
-        try:
-            return await self._attempt(
-                endpoint, method, request, write=write, leader=False, timeout_s=timeout_s
-            )
-        except Unreachable as error:
-            raise await self.explained(error, {endpoint: error}) from None
+        return await self._attempt(endpoint, method, request, write=write, leader=False, timeout_s=timeout_s)
 
     async def _call(
         self,
@@ -164,7 +155,7 @@ class Caller:
                     self.choice.answered(endpoint)
                     return response
             if self.given_up(failures) or clock() + pause_s >= deadline:
-                raise await self.explained(summary(failures), failures)
+                raise summary(failures)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, PAUSE_LONGEST_S)
 
@@ -174,25 +165,9 @@ class Caller:
             isinstance(error, Unreachable) for error in failures.values()
         )
 
-    async def explained(self, error: ClientError, failures: dict[Endpoint, ClientError]) -> ClientError:
-        """The error, with what TLS has to do with it where nobody could be reached: the flags are wrong then, and
-        grpcio does not tell which."""
-        if not isinstance(error, Unreachable):
-            return error
-        looks = [ailment(each, secure=self.is_secure(each), tls=self.settings.tls) for each in failures]
-        found = dict(zip((each.name for each in failures), await asyncio.gather(*looks)))
-        if not any(found.values()):
-            return error
-        reasons = {
-            each.name: found[each.name] or reason(problem.message) for each, problem in failures.items()
-        }
-        return Unreachable(
-            "; ".join(f"{name}: {text}" for name, text in reasons.items()), reasons=reasons, by_tls=True
-        )
-
     def is_secure(self, endpoint: Endpoint) -> bool:
         if endpoint.secure is None:
-            return self._credentials is not None
+            return self.settings.tls is not None
         return endpoint.secure
 
     def note(self, endpoint: Endpoint, error: ClientError) -> None:
@@ -240,46 +215,43 @@ class Caller:
         deadline: float,
         metadata: Metadata = (),
     ) -> Response:
-        stub = self._stubs.get((endpoint, method.path))
-        if stub is None:
-            stub = self._stubs[endpoint, method.path] = self._channel(endpoint).unary_unary(
-                method.path, method.request.SerializeToString, method.response.FromString
-            )
-        try:
-            return cast(
-                Response,
-                await stub(
-                    request,
-                    timeout=max(deadline - asyncio.get_running_loop().time(), 0.001),
-                    metadata=(
-                        *(LEADER_METADATA if leader and self.settings.require_leader else ()),
-                        *self._token_metadata(),
-                        *metadata,
-                    ),
-                ),
-            )
-        except grpc.aio.AioRpcError as failure:
-            raise from_status(failure.code(), failure.details(), write=write) from None
-        except asyncio.CancelledError:
-            if self.closed and not cancelled_from_outside():
-                raise (OutcomeUnknown if write else ClientClosed)("the client was closed") from None
-            raise
+        message = request.SerializeToString()
+        limit = self.settings.max_message_bytes
+        if len(message) > limit:
+            text = f"CLIENT: Sent message larger than max ({len(message)} vs. {limit})"
+            raise RequestTooLarge(text, code=Status.RESOURCE_EXHAUSTED)
+        shown = (
+            *(LEADER_METADATA if leader and self.settings.require_leader else ()),
+            *self._token_metadata(),
+            *metadata,
+        )
+        channel, clock = self._channel(endpoint), asyncio.get_running_loop().time
+        ending, answer = await channel.unary(method.path, shown, message, deadline)
+        if ending.fate is not Fate.SENT and clock() < deadline:
+            # The server did not look at it, or never got it: once more, over a new connection if need be.
+            await channel.connect(deadline - clock())
+            ending, answer = await channel.unary(method.path, shown, message, deadline)
+        if ending.status is Status.OK:
+            try:
+                return method.response.FromString(answer)
+            except DecodeError as problem:
+                text = f"the answer cannot be read: {problem}"
+                raise (OutcomeUnknown if write else ClientError)(text, code=Status.INTERNAL) from None
+        if self.closed:
+            is_unknown = write and ending.fate is Fate.SENT
+            raise (OutcomeUnknown if is_unknown else ClientClosed)("the client was closed")
+        raise from_ending(ending, write=write)
 
-    def open_stream(self, endpoint: Endpoint, method: Method[Request, Response]) -> Any:
-        """A two-way call at one endpoint; connect() first."""
+    def open_stream(self, endpoint: Endpoint, method: Method[Request, Response]) -> Stream[Request, Response]:
+        """A two-way call at one endpoint; connect() first. Raises Unreachable where that did not last."""
         leader = LEADER_METADATA if self.settings.require_leader else ()
-        metadata = (*leader, *self._token_metadata()) or None
-        return self._channel(endpoint).stream_stream(
-            method.path, method.request.SerializeToString, method.response.FromString
-        )(metadata=metadata)  # type: ignore[call-arg]
+        return Stream(endpoint, self._channel(endpoint), method, (*leader, *self._token_metadata()))
 
     def open_server_stream(
         self, endpoint: Endpoint, method: Method[Request, Response], request: Request
-    ) -> Any:
-        """A call with one request and many responses; connect() first."""
-        return self._channel(endpoint).unary_stream(
-            method.path, method.request.SerializeToString, method.response.FromString
-        )(request, metadata=self._token_metadata() or None)
+    ) -> Stream[Request, Response]:
+        """A call with one request and many responses; connect() first. Raises Unreachable where that did not last."""
+        return Stream(endpoint, self._channel(endpoint), method, self._token_metadata(), request)
 
     # The user
 
@@ -306,56 +278,23 @@ class Caller:
     # Connections
 
     async def connect(self, endpoint: Endpoint, timeout_s: float) -> None:
-        """Afterwards the channel is connected, or failing: then a call on it fails at once, and says why. With a
-        user there is a token for it as well. Raises what authenticating does."""
+        """Afterwards the channel is connected, and with a user there is a token for it. Raises Unreachable, and what
+        authenticating does."""
         clock = asyncio.get_running_loop().time
         started = clock()
-        await self._dial(endpoint, timeout_s)
+        await self._channel(endpoint).connect(timeout_s)
         if self._login is not None:
             await self._login.prepare(endpoint, timeout_s - (clock() - started))
 
-    async def _dial(self, endpoint: Endpoint, timeout_s: float) -> None:
-        tls = self.settings.tls
-        if tls is not None and tls.insecure_skip_verify and self.is_secure(endpoint):
-            await self._relay(endpoint, tls)
-        channel = self._channel(endpoint)
-        state = channel.get_state(try_to_connect=True)
-        if state is State.READY:
-            return
-        limit_s = min(timeout_s, self.settings.dial_timeout_s)
-        try:
-            async with asyncio.timeout(limit_s):
-                while state in (State.IDLE, State.CONNECTING):
-                    await channel.wait_for_state_change(state)
-                    state = channel.get_state(try_to_connect=True)
-        except TimeoutError:
-            text = f"no connection to {endpoint.name} within {limit_s:.3g} s"
-            raise Unreachable(text, reasons={endpoint.name: text}) from None
-        if state is State.SHUTDOWN:
-            raise ClientClosed("the client is closed")
-
-    async def _relay(self, endpoint: Endpoint, tls: Tls) -> None:
-        if endpoint in self._relays or self.closed:
-            return
-        host, _, port = endpoint.target.rpartition(":")
-        relay = Relay(host.strip("[]"), int(port), tls.context())
-        self._relays[endpoint] = relay
-        await relay.start()
-
-    def _channel(self, endpoint: Endpoint) -> grpc.aio.Channel:
+    def _channel(self, endpoint: Endpoint) -> Channel:
         if self.closed:
             raise ClientClosed("the client is closed")
         channel = self._channels.get(endpoint)
         if channel is None:
-            options = _options(self.settings)
-            if endpoint in self._relays:
-                channel = grpc.aio.insecure_channel(self._relays[endpoint].target, options)
-            elif self.is_secure(endpoint):
-                credentials = self._credentials or Tls().credentials()
-                channel = grpc.aio.secure_channel(endpoint.target, credentials, options)
-            else:
-                channel = grpc.aio.insecure_channel(endpoint.target, options)
-            self._channels[endpoint] = channel
+            context: ssl.SSLContext | None = None
+            if self.is_secure(endpoint):
+                context = self._context = self._context or Tls().context()
+            channel = self._channels[endpoint] = Channel(endpoint, context, self.settings)
         return channel
 
 
@@ -369,36 +308,7 @@ def summary(failures: dict[Endpoint, ClientError]) -> ClientError:
     reached = [error for error in failures.values() if not isinstance(error, Unreachable)]
     if reached:
         return reached[-1]
-    reasons = {endpoint.name: reason(error.message) for endpoint, error in failures.items()}
-    return Unreachable("; ".join(f"{name}: {text}" for name, text in reasons.items()), reasons=reasons)
-
-
-def reason(text: str) -> str:
-    """grpcio's words about a failed connection, without its own preamble and address."""
-    _, found, rest = text.partition("last error: ")
-    words = (rest if found else text).split(": ")
-    kept = [word for word in words if not word.isupper() and not word.startswith(("ipv4:", "ipv6:", "unix:"))]
-    return ": ".join(kept).removeprefix("Failed to connect to remote host: ") or text
-
-
-def cancelled_from_outside() -> bool:
-    """Tells the cancellation of the running task from that of a call it waits for; grpcio raises the same."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-def _options(settings: Settings) -> Sequence[tuple[str, Any]]:
-    return (
-        ("grpc.max_send_message_length", settings.max_message_bytes),
-        ("grpc.max_receive_message_length", settings.max_message_bytes),
-        ("grpc.initial_reconnect_backoff_ms", 50),
-        ("grpc.max_reconnect_backoff_ms", 1000),
-        ("grpc.min_reconnect_backoff_ms", int(settings.dial_timeout_s * 1000)),  # also its connection timeout
-        ("grpc.keepalive_time_ms", int(settings.keepalive_s * 1000)),
-        ("grpc.keepalive_timeout_ms", int(settings.keepalive_timeout_s * 1000)),
-        ("grpc.http2.max_pings_without_data", 0),  # an idle watch is just what needs them
-        # Retries are ours to decide: no policy from DNS, and no failures shared with another client's channels.
-        ("grpc.service_config_disable_resolution", 1),
-        ("grpc.use_local_subchannel_pool", 1),
-        ("grpc.enable_http_proxy", 0),
-    )
+    found = [error for error in failures.values() if isinstance(error, Unreachable)]
+    reasons = {endpoint.name: error.message for endpoint, error in failures.items()}
+    text = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    return Unreachable(text, reasons=reasons, by_tls=any(error.by_tls for error in found))

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-import grpc
-
 from kvstore.client import lease as leases
 from kvstore.client import results
 from kvstore.client.auth import AuthMethods
@@ -55,7 +53,6 @@ from kvstore.client.results import (
     RangeResult,
     TxnResult,
 )
-from kvstore.client.stream import settled
 from kvstore.client.tls import Tls
 from kvstore.client.watch import Watch, WatchStream
 from kvstore.client.watch_state import WatchState
@@ -81,7 +78,6 @@ class Client(AuthMethods, QuotaMethods):
         max_message_bytes: int = 2**31 - 1,
         keepalive_s: float = 10.0,
         keepalive_timeout_s: float = 5.0,
-        credentials: grpc.ChannelCredentials | None = None,
         tls: Tls | None = None,
         user: str = "",
         password: str = "",
@@ -99,7 +95,6 @@ class Client(AuthMethods, QuotaMethods):
             max_message_bytes=max_message_bytes,
             keepalive_s=keepalive_s,
             keepalive_timeout_s=keepalive_timeout_s,
-            credentials=credentials,
             tls=tls,
             user=user,
             password=password,
@@ -122,7 +117,6 @@ class Client(AuthMethods, QuotaMethods):
             await stream.close()
         self._watch_streams.clear()
         await self.caller.close()
-        await settled()
 
     @property
     def endpoints(self) -> list[str]:

@@ -4,17 +4,17 @@ definite:   the request certainly had no effect (or was a read), so repeating it
 elsewhere:  the fault is this member's or this connection's, so another endpoint is worth a try.
 
 A write goes to another endpoint only when its failure is both; a read has no effect, so elsewhere is enough.
-from_status() is the one place that decides, from a gRPC status and etcd's own string. What it does not know
-it takes for unknown: a wrong guess there costs an error, a wrong guess the other way a write done twice.
+from_ending() is the one place that decides, from how far the call came, its gRPC status and etcd's own string. What
+it does not know it takes for unknown: a wrong guess there costs an error, the other way a write done twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from grpc import StatusCode
-
+from kvstore.client.replies import Ending, Fate
 from kvstore.client.results import Header
+from kvstore.rpc import Status
 
 PREFIX = "etcdserver: "
 
@@ -22,11 +22,11 @@ PREFIX = "etcdserver: "
 class ClientError(Exception):
     """Base of everything the client raises. message is the server's own text where there is one."""
 
-    code: StatusCode = StatusCode.UNKNOWN
+    code: Status = Status.UNKNOWN
     definite: bool = True
     elsewhere: bool = False
 
-    def __init__(self, message: str = "", *, code: StatusCode | None = None) -> None:
+    def __init__(self, message: str = "", *, code: Status | None = None) -> None:
         super().__init__(message)
         self.message = message
         if code is not None:
@@ -36,7 +36,7 @@ class ClientError(Exception):
 class OutcomeUnknown(ClientError):
     """The write left this client and no answer says what became of it: it may have taken effect, or may yet."""
 
-    code = StatusCode.UNAVAILABLE
+    code = Status.UNAVAILABLE
     definite = False
 
 
@@ -44,7 +44,7 @@ class Unreachable(ClientError):
     """No connection: not a byte of the request left this client. reasons: endpoint to what went wrong there.
     by_tls: somebody is there, and the settings of TLS on one side or the other are what is wrong."""
 
-    code = StatusCode.UNAVAILABLE
+    code = Status.UNAVAILABLE
     elsewhere = True
 
     def __init__(
@@ -58,61 +58,62 @@ class Unreachable(ClientError):
 class ConnectionLost(ClientError):
     """The connection broke under a read, which is safe to repeat."""
 
-    code = StatusCode.UNAVAILABLE
+    code = Status.UNAVAILABLE
     elsewhere = True
 
 
 class RequestTimeout(ClientError):
     """A read had no answer in time. A write with no answer in time is OutcomeUnknown."""
 
-    code = StatusCode.DEADLINE_EXCEEDED
+    code = Status.DEADLINE_EXCEEDED
     elsewhere = True
 
 
 class ClientClosed(ClientError):
     """The client was closed; nothing was sent."""
 
-    code = StatusCode.CANCELLED
+    code = Status.CANCELLED
 
 
 class NoLeader(ClientError):
     """The member sees no leader and refused the request before proposing it."""
 
-    code = StatusCode.UNAVAILABLE
+    code = Status.UNAVAILABLE
     elsewhere = True
 
 
 class LeaderChanged(ClientError):
     """A linearizable read was caught by a change of leader."""
 
-    code = StatusCode.UNAVAILABLE
+    code = Status.UNAVAILABLE
     elsewhere = True
 
 
 class TooManyRequests(ClientError):
     """The member is too far behind to take more; it did not propose the request."""
 
-    code = StatusCode.RESOURCE_EXHAUSTED
+    code = Status.RESOURCE_EXHAUSTED
     elsewhere = True
 
 
 class NotProposed(ClientError):
-    """The member refused the request before proposing it, for a reason of its own (a learner, an old version)."""
+    """The member refused the request before proposing it, for a reason of its own (a learner, an old version), or
+    says that it did not look at it."""
 
-    code = StatusCode.UNAVAILABLE
+    code = Status.UNAVAILABLE
     elsewhere = True
 
 
 class NotLeader(ClientError):
     """Only the leader can do this."""
 
-    code = StatusCode.FAILED_PRECONDITION
+    code = Status.FAILED_PRECONDITION
 
 
 class InvalidRequest(ClientError):
     """The request itself is wrong; repeating it cannot help."""
 
-    code = StatusCode.INVALID_ARGUMENT
+    code = Status.INVALID_ARGUMENT
 
 
 class EmptyKey(InvalidRequest): ...
@@ -135,7 +136,7 @@ class RequestTooLarge(InvalidRequest): ...
 class Compacted(ClientError):
     """The revision asked for is gone. compact_revision is the oldest still readable, 0 where not told."""
 
-    code = StatusCode.OUT_OF_RANGE
+    code = Status.OUT_OF_RANGE
 
     def __init__(self, message: str = "", *, compact_revision: int = 0, header: Header | None = None) -> None:
         super().__init__(message or PREFIX + "mvcc: required revision has been compacted")
@@ -144,59 +145,59 @@ class Compacted(ClientError):
 
 
 class FutureRevision(ClientError):
-    code = StatusCode.OUT_OF_RANGE
+    code = Status.OUT_OF_RANGE
 
 
 class LeaseTtlTooLarge(ClientError):
-    code = StatusCode.OUT_OF_RANGE
+    code = Status.OUT_OF_RANGE
 
 
 class LeaseNotFound(ClientError):
-    code = StatusCode.NOT_FOUND
+    code = Status.NOT_FOUND
 
 
 class LeaseExists(ClientError):
-    code = StatusCode.FAILED_PRECONDITION
+    code = Status.FAILED_PRECONDITION
 
 
 class InstanceTaken(ClientError):
     """Somebody who lives announces an instance under this key."""
 
-    code = StatusCode.FAILED_PRECONDITION
+    code = Status.FAILED_PRECONDITION
 
 
 class MemberNotFound(ClientError):
-    code = StatusCode.NOT_FOUND
+    code = Status.NOT_FOUND
 
 
 class NoSpace(ClientError):
     """The database is over its quota. Not definite: etcd may apply the write that crosses the quota and
     still answer this (its apply-time check), and the answer is the same as that of a refusal."""
 
-    code = StatusCode.RESOURCE_EXHAUSTED
+    code = Status.RESOURCE_EXHAUSTED
     definite = False
 
 
 class QuotaExceeded(ClientError):
     """A quota on a prefix, of bytes, keys or requests a second: message says which, and how much is in use."""
 
-    code = StatusCode.RESOURCE_EXHAUSTED
+    code = Status.RESOURCE_EXHAUSTED
 
 
 class QuotaNotFound(ClientError):
-    code = StatusCode.NOT_FOUND
+    code = Status.NOT_FOUND
 
 
 class Corrupt(ClientError):
-    code = StatusCode.DATA_LOSS
+    code = Status.DATA_LOSS
 
 
 class PermissionDenied(ClientError):
-    code = StatusCode.PERMISSION_DENIED
+    code = Status.PERMISSION_DENIED
 
 
 class Unauthenticated(ClientError):
-    code = StatusCode.UNAUTHENTICATED
+    code = Status.UNAUTHENTICATED
 
 
 class InvalidAuthToken(Unauthenticated):
@@ -216,19 +217,19 @@ class AuthStoreOld(InvalidRequest):
 
 
 class AuthNotEnabled(ClientError):
-    code = StatusCode.FAILED_PRECONDITION
+    code = Status.FAILED_PRECONDITION
 
 
 class Unimplemented(ClientError):
     """The server does not know this method: an older etcd, or plain etcd asked for one of our own."""
 
-    code = StatusCode.UNIMPLEMENTED
+    code = Status.UNIMPLEMENTED
 
 
 class WatchCanceled(ClientError):
     """The server ended the watch, for good. refused: it never began it."""
 
-    code = StatusCode.CANCELLED
+    code = Status.CANCELLED
 
     def __init__(self, reason: str = "", *, refused: bool = False, header: Header | None = None) -> None:
         super().__init__(reason or "watch canceled by the server")
@@ -270,41 +271,30 @@ _TEXTS: dict[str, type[ClientError]] = {
     "kvstore: the instance is announced by somebody else": InstanceTaken,
 }
 
-_CODES: dict[StatusCode, type[ClientError]] = {
-    StatusCode.INVALID_ARGUMENT: InvalidRequest,
-    StatusCode.PERMISSION_DENIED: PermissionDenied,
-    StatusCode.UNAUTHENTICATED: Unauthenticated,
-    StatusCode.UNIMPLEMENTED: Unimplemented,
+_CODES: dict[Status, type[ClientError]] = {
+    Status.INVALID_ARGUMENT: InvalidRequest,
+    Status.PERMISSION_DENIED: PermissionDenied,
+    Status.UNAUTHENTICATED: Unauthenticated,
+    Status.UNIMPLEMENTED: Unimplemented,
 }
 
 # The codes under which a request may have been carried out: the transport's own, and the server's for
 # "request timed out" and "server stopped", which etcd sends after the proposal as well as before it.
 _UNSETTLED = frozenset(
     (
-        StatusCode.CANCELLED,
-        StatusCode.UNKNOWN,
-        StatusCode.DEADLINE_EXCEEDED,
-        StatusCode.ABORTED,
-        StatusCode.INTERNAL,
-        StatusCode.UNAVAILABLE,
-        StatusCode.DATA_LOSS,
-        StatusCode.RESOURCE_EXHAUSTED,
+        Status.CANCELLED,
+        Status.UNKNOWN,
+        Status.DEADLINE_EXCEEDED,
+        Status.ABORTED,
+        Status.INTERNAL,
+        Status.UNAVAILABLE,
+        Status.DATA_LOSS,
+        Status.RESOURCE_EXHAUSTED,
     )
 )
 
-# What grpcio says when it never had a connection to send the request on (grpcio 1.62 to 1.85). Everything
-# else it says under UNAVAILABLE ("Socket closed", "Connection reset by peer", "GOAWAY received") can come
-# after the request left. A stream the server certainly never looked at is repeated by grpcio itself.
-_NEVER_SENT = ("failed to connect to all addresses", "errors resolving ", "DNS resolution failed")
-
-# The message size limits, as the sender's own grpcio, a server on grpcio and one on grpc-go word them.
-_NEVER_TAKEN = (
-    "CLIENT: Sent message larger",
-    "Sent message larger",
-    "grpc: received message larger",
-    "SERVER: ",
-)
-
+# The message size limit, as a server on grpc-go (or ours) and one on grpcio words it.
+_NEVER_TAKEN = ("grpc: received message larger", "SERVER: Received message larger")
 
 _OVER_QUOTA = "kvstore: quota on "  # ours
 
@@ -317,8 +307,18 @@ def from_reason(reason: str) -> ClientError | None:
     return None
 
 
-def from_status(code: StatusCode, details: str | None, *, write: bool) -> ClientError:
-    """The error for one failed call. write: the request may have an effect, so what is unclear is unknown."""
+def from_ending(ending: Ending, *, write: bool) -> ClientError:
+    """The error for one call that ended with another status than OK."""
+    if ending.fate is Fate.UNSENT:
+        return Unreachable(ending.text)
+    if ending.fate is Fate.REFUSED:
+        return NotProposed(ending.text)
+    return from_status(ending.status, ending.text, write=write)
+
+
+def from_status(code: Status, details: str | None, *, write: bool) -> ClientError:
+    """The error for one call that ended with this status. write: the request may have an effect, so what is unclear
+    is unknown."""
     text = details or ""
     known = _TEXTS.get(text.removeprefix(PREFIX))
     if known is not None:
@@ -326,17 +326,15 @@ def from_status(code: StatusCode, details: str | None, *, write: bool) -> Client
         if known is not Compacted:
             error.code = code
         return error
-    if code is StatusCode.UNAVAILABLE and text.startswith(_NEVER_SENT):
-        return Unreachable(text)
-    if code is StatusCode.RESOURCE_EXHAUSTED and text.startswith(_NEVER_TAKEN):
+    if code is Status.RESOURCE_EXHAUSTED and text.startswith(_NEVER_TAKEN):
         return RequestTooLarge(text, code=code)
-    if code is StatusCode.RESOURCE_EXHAUSTED and text.startswith(_OVER_QUOTA):
+    if code is Status.RESOURCE_EXHAUSTED and text.startswith(_OVER_QUOTA):
         return QuotaExceeded(text, code=code)
     if code in _UNSETTLED:
         if write:
             return OutcomeUnknown(text or code.name, code=code)
-        if code is StatusCode.DATA_LOSS or "larger than max" in text:
+        if code is Status.DATA_LOSS or "larger than max" in text:
             return ClientError(text, code=code)
-        timed_out = code is StatusCode.DEADLINE_EXCEEDED or "timed out" in text
+        timed_out = code is Status.DEADLINE_EXCEEDED or "timed out" in text
         return (RequestTimeout if timed_out else ConnectionLost)(text or code.name, code=code)
     return _CODES.get(code, ClientError)(text, code=code)

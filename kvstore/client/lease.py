@@ -10,18 +10,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from types import TracebackType
-from typing import Any, Self, cast
-
-import grpc
-import grpc.aio
+from typing import Self
 
 from kvstore.client import results
 from kvstore.client.caller import Caller, repeatable, summary
 from kvstore.client.endpoints import Endpoint
 from kvstore.client.errors import ClientClosed, ClientError, LeaseNotFound, RequestTimeout
 from kvstore.client.methods import LEASE_GRANT, LEASE_KEEP_ALIVE, LEASE_REVOKE
-from kvstore.client.stream import Stream
 from kvstore.pb import etcdserverpb_pb2 as pb
+from kvstore.rpc import Status
 
 REVOKE_TIMEOUT_S = 2.0
 
@@ -53,10 +50,10 @@ async def keep_alive_once(
                 continue
             caller.choice.answered(endpoint)
             if response.TTL <= 0:
-                raise LeaseNotFound("etcdserver: requested lease not found", code=grpc.StatusCode.NOT_FOUND)
+                raise LeaseNotFound("etcdserver: requested lease not found", code=Status.NOT_FOUND)
             return response
         if caller.given_up(failures):
-            raise await caller.explained(summary(failures), failures)
+            raise summary(failures)
         await asyncio.sleep(min(0.05, max(deadline - clock(), 0)))
 
 
@@ -76,10 +73,10 @@ async def _renew_at(
 async def _renew_with_token(
     caller: Caller, endpoint: Endpoint, lease_id: int, timeout_s: float
 ) -> pb.LeaseKeepAliveResponse:
-    stream: Stream[Any, Any] = Stream(endpoint, caller.open_stream(endpoint, LEASE_KEEP_ALIVE))
+    stream = caller.open_stream(endpoint, LEASE_KEEP_ALIVE)
     try:
         await stream.write(pb.LeaseKeepAliveRequest(ID=lease_id))
-        return cast(pb.LeaseKeepAliveResponse, await stream.read(timeout_s))
+        return await stream.read(timeout_s)
     finally:
         await stream.close()
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 
-import grpc.aio
-
-from kvstore.client.caller import Caller, cancelled_from_outside
+from kvstore.client.caller import Caller
 from kvstore.client.endpoints import Endpoint
-from kvstore.client.errors import ClientError, ConnectionLost, from_status
+from kvstore.client.errors import ClientError
 from kvstore.client.methods import SNAPSHOT
 from kvstore.pb import etcdserverpb_pb2 as pb
 
@@ -25,13 +22,10 @@ async def snapshot(caller: Caller, endpoint: Endpoint) -> AsyncIterator[tuple[by
     """(piece, bytes still to come) in order, the digest included. Raises BadDigest at the end, where the pieces
     are not what the digest says; ClientError where the stream breaks."""
     await caller.connect(endpoint, caller.settings.dial_timeout_s)
-    call = caller.open_server_stream(endpoint, SNAPSHOT, pb.SnapshotRequest())
+    stream = caller.open_server_stream(endpoint, SNAPSHOT, pb.SnapshotRequest())
     digest, total, done, tail = hashlib.sha256(), -1, 0, b""
     try:
-        while True:
-            response = await call.read()
-            if not isinstance(response, pb.SnapshotResponse):  # grpcio's end-of-stream marker
-                break
+        while (response := await stream.next(None)) is not None:
             blob = response.blob
             if total < 0:
                 total = response.remaining_bytes + len(blob)
@@ -40,14 +34,8 @@ async def snapshot(caller: Caller, endpoint: Endpoint) -> AsyncIterator[tuple[by
             tail += blob[len(of_file) :]
             done += len(blob)
             yield blob, response.remaining_bytes
-    except grpc.aio.AioRpcError as failure:
-        raise from_status(failure.code(), failure.details(), write=False) from None
-    except asyncio.CancelledError:
-        if cancelled_from_outside():
-            raise
-        raise ConnectionLost("the stream was cancelled") from None
     finally:
-        call.cancel()
+        stream.cancel()
     if len(tail) != DIGEST_BYTES:
         raise BadDigest(f"sha256 checksum not found [bytes: {done}]")
     if tail != digest.digest():

@@ -1,85 +1,148 @@
-"""One two-way call, with grpcio's ways of ending it turned into this package's errors."""
+"""One call of many messages."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Generic, cast
+from collections import deque
+from collections.abc import Callable
+from typing import Generic
 
-import grpc.aio
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError
 
-from kvstore.client.caller import cancelled_from_outside
+from kvstore.client.channel import Channel, Metadata
 from kvstore.client.endpoints import Endpoint
-from kvstore.client.errors import ClientError, ConnectionLost, RequestTimeout, from_status
-from kvstore.client.methods import Request, Response
-
-LAST_OPERATION = "_handle_status_once_received"
-SETTLE_S = 0.05
+from kvstore.client.errors import ClientError, ConnectionLost, RequestTimeout, from_ending
+from kvstore.client.methods import Method, Request, Response
+from kvstore.client.replies import Ending
+from kvstore.rpc import Status
 
 
 class Stream(Generic[Request, Response]):
-    """One two-way call. A read that its caller gives up on goes on, and its message is kept for the next."""
+    """One reader and one writer at a time. A read that its caller gives up on loses nothing: what comes is kept for
+    the next. Messages that nobody reads hold the server back, so that memory stays bounded."""
 
-    def __init__(self, endpoint: Endpoint, call: Any) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        channel: Channel,
+        method: Method[Request, Response],
+        metadata: Metadata,
+        request: Request | None = None,
+    ) -> None:
+        """Opens the call, on a channel that is connected. request: the only one from this side. Raises Unreachable."""
         self.endpoint = endpoint
-        self._call = call
-        self._reading: asyncio.Task[Any] | None = None
+        self._parse: Callable[[bytes], Response] = method.response.FromString
+        self._messages: deque[bytes] = deque()
+        self._ending: Ending | None = None
+        self._cancelled = False
+        self._waiter: asyncio.Future[None] | None = None  # of who reads
+        self._may_wake = False
+        self._writer: asyncio.Future[None] | None = None  # of who writes more than may go
+        message = None if request is None else request.SerializeToString()
+        self._connection, self._call = channel.open(method.path, metadata, self, message)
 
     async def write(self, request: Request) -> None:
-        try:
-            await self._call.write(request)
-        except grpc.aio.AioRpcError as failure:
-            raise from_status(failure.code(), failure.details(), write=False) from None
-        except asyncio.InvalidStateError:
-            raise await self._ended() from None
-        except asyncio.CancelledError:
-            if cancelled_from_outside():
-                raise
-            raise ConnectionLost("the stream was cancelled") from None
+        """Returns once it is on its way. Raises what ended the call."""
+        self._raise_if_over()
+        connection, call = self._connection, self._call
+        connection.send(call, request.SerializeToString())
+        while connection.is_clogged(call):
+            self._writer = asyncio.get_running_loop().create_future()
+            try:
+                await self._writer
+            finally:
+                self._writer = None
+            self._raise_if_over()
 
     async def read(self, timeout_s: float | None) -> Response:
         """The next response. Raises ConnectionLost or another ClientError when there will be none."""
-        if self._reading is None:
-            self._reading = asyncio.ensure_future(self._call.read())
-            self._reading.add_done_callback(_retrieve)
-        await asyncio.wait((self._reading,), timeout=timeout_s)
-        if not self._reading.done():
-            raise RequestTimeout(f"no answer from {self.endpoint.name} within {timeout_s} s")
-        task, self._reading = self._reading, None
-        try:
-            response = task.result()
-        except grpc.aio.AioRpcError as failure:
-            raise from_status(failure.code(), failure.details(), write=False) from None
-        except asyncio.CancelledError:
-            raise ConnectionLost("the stream was cancelled") from None
-        if not isinstance(response, Message):  # grpcio's end-of-stream marker
+        response = await self.next(timeout_s)
+        if response is None:
             raise ConnectionLost("the server ended the stream")
-        return cast(Response, response)
+        return response
+
+    async def next(self, timeout_s: float | None) -> Response | None:
+        """As read(), but None where the server ended the call with OK."""
+        if not await self._readable(timeout_s):
+            raise RequestTimeout(f"no answer from {self.endpoint.name} within {timeout_s} s")
+        if self._messages and not self._cancelled:
+            message = self._messages.popleft()
+            self._connection.taken(self._call, message)
+            try:
+                return self._parse(message)
+            except DecodeError as problem:
+                raise ClientError(f"the answer cannot be read: {problem}", code=Status.INTERNAL) from None
+        if self._ending is not None and self._ending.status is Status.OK:
+            return None
+        raise self._error()
+
+    async def wait(self, timeout_s: float | None) -> bool:
+        """Until there is something to read, a message or the end: True. False when the time is up, or at wake()."""
+        self._may_wake = True
+        try:
+            return await self._readable(timeout_s)
+        finally:
+            self._may_wake = False
+
+    def wake(self) -> None:
+        """Ends the wait() under way, if there is one; a read goes on."""
+        if self._may_wake:
+            _release(self._waiter)
+
+    async def _readable(self, timeout_s: float | None) -> bool:
+        if self._is_readable:
+            return True
+        loop = asyncio.get_running_loop()
+        waiter = self._waiter = loop.create_future()
+        timer = None if timeout_s is None else loop.call_later(timeout_s, _release, waiter)
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+        return self._is_readable
 
     def cancel(self) -> None:
-        self._call.cancel()
+        if self._ending is None and not self._cancelled:
+            self._connection.cancel(self._call)
+        self._cancelled = True
+        _release(self._waiter)
+        _release(self._writer)
 
     async def close(self) -> None:
-        self._call.cancel()
-        if self._reading is not None:
-            await asyncio.wait((self._reading,))
+        self.cancel()
 
-    async def _ended(self) -> ClientError:
-        return from_status(await self._call.code(), await self._call.details(), write=False)
+    @property
+    def _is_readable(self) -> bool:
+        return bool(self._messages) or self._ending is not None or self._cancelled
+
+    def _raise_if_over(self) -> None:
+        if self._ending is not None or self._cancelled:
+            raise self._error()
+
+    def _error(self) -> ClientError:
+        if self._cancelled or self._ending is None:
+            return ConnectionLost("the stream was cancelled")
+        if self._ending.status is Status.OK:
+            return ConnectionLost("the server ended the stream")
+        return from_ending(self._ending, write=False)
+
+    # What the connection tells
+
+    def message(self, data: bytes) -> None:
+        self._messages.append(data)
+        _release(self._waiter)
+
+    def ended(self, ending: Ending) -> None:
+        self._ending = ending
+        _release(self._waiter)
+        _release(self._writer)
+
+    def drained(self) -> None:
+        _release(self._writer)
 
 
-async def settled() -> None:
-    """grpcio calls a cancelled call done before its last operation is, and has no way to wait for that one.
-    Should it complete after the loop was closed, the error would show up in the next loop of the process. So
-    wait a moment for the tasks that grpcio keeps for it; where there are none of that name, this does nothing."""
-    waiting = [
-        task for task in asyncio.all_tasks() if LAST_OPERATION in getattr(task.get_coro(), "__qualname__", "")
-    ]
-    if waiting:
-        await asyncio.wait(waiting, timeout=SETTLE_S)
-
-
-def _retrieve(task: asyncio.Task[Any]) -> None:
-    """A read that ends after everybody left is no news: take its exception so that nobody reports it."""
-    if not task.cancelled():
-        task.exception()
+def _release(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)

@@ -162,7 +162,7 @@ class Watch:
                 try:
                     await caller.connect(endpoint, caller.settings.dial_timeout_s)
                     self._token = caller.token
-                    stream = Stream(endpoint, caller.open_stream(endpoint, WATCH))
+                    stream = caller.open_stream(endpoint, WATCH)
                     self._streams.add(stream)
                     await stream.write(self._state.create_request())
                 except BaseException as error:
@@ -181,7 +181,7 @@ class Watch:
             if self._canceled:
                 raise ClientClosed("the watch was cancelled")
             if caller.given_up(failures):
-                raise await caller.explained(summary(failures), failures)
+                raise summary(failures)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, PAUSE_LONGEST_S)
 

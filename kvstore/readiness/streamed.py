@@ -49,7 +49,8 @@ class Streamed:
         self._told = told
         self._wanted: Instance | None = None
         self.announced: Instance | None = None
-        self._changed = asyncio.Event()
+        self._changed = False
+        self._stream: AnnounceStream | None = None
         # One for all its streams: whoever announces again under it is known to be the same.
         self._lease_id = random.SystemRandom().getrandbits(63) | 1
         self._touched = False  # the store may hold it, under this lease
@@ -59,7 +60,9 @@ class Streamed:
 
     def want(self, instance: Instance | None) -> None:
         self._wanted = instance
-        self._changed.set()
+        self._changed = True
+        if self._stream is not None:
+            self._stream.wake()
 
     async def run(self) -> None:
         """Ends by being cancelled: then what is announced is withdrawn first."""
@@ -87,7 +90,7 @@ class Streamed:
 
     async def _hold(self, endpoint: Endpoint) -> None:
         """One stream, for as long as it lasts. Raises what ended it."""
-        stream: AnnounceStream = Stream(endpoint, self._caller.open_stream(endpoint, ANNOUNCE))
+        stream = self._stream = self._caller.open_stream(endpoint, ANNOUNCE)
         self.announced = None  # on this stream
         try:
             if not self._touched:
@@ -100,11 +103,12 @@ class Streamed:
             await self._withdraw_at_the_end(stream)
             raise
         finally:
+            self._stream = None
             await stream.close()
 
     async def _follow(self, stream: AnnounceStream) -> None:
         """One step: what is wanted now is made so, or a third of the TTL passes and the lease is renewed."""
-        self._changed.clear()
+        self._changed = False
         wanted = self._wanted
         if wanted is not None and wanted != self.announced:
             await self._announce(stream, wanted)
@@ -117,18 +121,9 @@ class Streamed:
     async def _rest(self, stream: AnnounceStream) -> bool:
         """Until something else is wanted (True) or a third of the TTL has passed. Raises what broke the stream:
         the grace begins when the member notices, so this side must not notice later."""
-        changed = asyncio.ensure_future(self._changed.wait())
-        broken = asyncio.ensure_future(stream.read(None))
-        try:
-            done, _ = await asyncio.wait(
-                (changed, broken), timeout=self._ttl_ms / 3000, return_when=asyncio.FIRST_COMPLETED
-            )
-            if broken in done:
-                broken.result()
-            return changed in done
-        finally:
-            changed.cancel()
-            broken.cancel()
+        if await stream.wait(self._ttl_ms / 3000):
+            await stream.read(None)
+        return self._changed
 
     async def _announce(self, stream: AnnounceStream, instance: Instance) -> None:
         self._touched = True

@@ -17,6 +17,7 @@ from hpack.exceptions import HPACKError, OversizedHeaderListError
 from kvstore.rpc import Methods, Status, StreamMethod, UnaryHandler, UnaryMethod
 from kvstore.wire.frames import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, ConnectionFault
 from kvstore.wire.limits import Limits
+from kvstore.wire.literals import literal as literal
 from kvstore.wire.traffic import CallCounts, Traffic
 
 _TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
@@ -161,24 +162,6 @@ def _unknown(path: str, methods: Methods) -> str:
     if any(known.startswith(f"/{service}/") for known in methods):
         return f"unknown method {method} for service {service}"
     return f"unknown service {service}"
-
-
-def literal(name: str, value: str) -> bytes:
-    """One header field, not indexed and with its name in full, which every decoder takes at any time."""
-    encoded_name, encoded_value = name.encode("latin-1"), value.encode("latin-1")
-    return b"\x00" + _length(len(encoded_name)) + encoded_name + _length(len(encoded_value)) + encoded_value
-
-
-def _length(size: int) -> bytes:
-    """An HPACK integer with a 7-bit prefix (RFC 7541 5.1)."""
-    if size < 0x7F:
-        return bytes((size,))
-    out, size = bytearray((0x7F,)), size - 0x7F
-    while size >= 0x80:
-        out.append(size & 0x7F | 0x80)
-        size >>= 7
-    out.append(size)
-    return bytes(out)
 
 
 def trailers(status: int, message: str) -> bytes:

@@ -14,6 +14,7 @@ from kvstore.client import Client
 from kvstore.client.errors import InvalidRequest, QuotaExceeded, QuotaNotFound
 from kvstore.client.quota import Quota
 from kvstore.client.results import PutResult
+from kvstore.rpc import Status
 from tests.cluster.harness import MemberHandle, running, wait_for
 
 
@@ -46,7 +47,7 @@ def test_members_agree_through_crashes_and_snapshots(tmp_path: Path) -> None:
                     try:
                         await client.put(f"p/{number % 40}", b"x" * (number % 7))
                     except QuotaExceeded as problem:
-                        assert problem.definite and problem.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+                        assert problem.definite and problem.code is Status.RESOURCE_EXHAUSTED
                         refused.append(number)
             return refused
 

@@ -6,6 +6,7 @@ revoked ones. Every client tries every server; the slow programs only where they
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -20,6 +21,8 @@ from typing import cast
 import grpc
 import pytest
 
+from kvstore.client import Client, Tls
+from kvstore.client.errors import Unreachable
 from kvstore.demo.processes import free_ports
 from kvstore.pb import etcdserverpb_pb2 as pb
 from tests.certificates import SERVER_ONLY, Authority, Pair
@@ -69,10 +72,32 @@ class Matrix:
     def _try(self, program: str, name: str, server: str, kind: str) -> bool:
         attempt = self.attempts[name]
         address = f"{attempt.host}:{self.ports[server, kind]}"
-        run = {"grpcio": _grpcio, "curl": _curl}.get(program)
+        run = {"ours": _ours, "grpcio": _grpcio, "curl": _curl}.get(program)
         if run is not None:
             return run(attempt, address)
         return _etcdctl(program, attempt, address, patient=getattr(attempt, kind))
+
+
+def _ours(attempt: Attempt, address: str) -> bool:
+    pair = attempt.pair
+    files = (str(pair.cert), str(pair.key)) if pair else ("", "")
+    tls = Tls(str(attempt.ca) if attempt.ca else "", *files)
+
+    async def put() -> bool:
+        async with Client(
+            f"{attempt.scheme}://{address}",
+            tls=tls,
+            wait_for_endpoints=False,
+            timeout_s=20.0,
+            dial_timeout_s=20.0,
+        ) as client:
+            try:
+                await client.put("k", "v")
+            except Unreachable:
+                return False
+            return True
+
+    return asyncio.run(put())
 
 
 def _grpcio(attempt: Attempt, address: str) -> bool:
@@ -179,7 +204,7 @@ def _member(server: Server, folder: Path, flags: Sequence[str]) -> tuple[Member,
     return Member("m1", f"127.0.0.1:{plain}", command, folder / "log"), secure
 
 
-@pytest.mark.parametrize("program", ["grpcio", "curl"])
+@pytest.mark.parametrize("program", ["ours", "grpcio", "curl"])
 def test_every_client_at_every_server(matrix: Matrix, program: str) -> None:
     names = list(matrix.attempts)
     assert matrix.outcomes(program, names) == matrix.expected(names)

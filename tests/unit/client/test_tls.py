@@ -1,4 +1,4 @@
-"""kvstore/client/tls.py and relay.py: which endpoints are TLS, and what is told of one that cannot be reached."""
+"""kvstore/client/tls.py and dial.py: which endpoints are TLS, and what is told of one that cannot be reached."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from kvstore.client import Client, Tls
 from kvstore.client.endpoints import parse_endpoints
 from kvstore.client.errors import ClientError, Unreachable
 from kvstore.client.methods import STATUS
-from kvstore.client.relay import Relay
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.rpc import UnaryCall, UnaryMethod
 from kvstore.tls.door import Door
 from kvstore.tls.keeper import Keeper
 from kvstore.tls.settings import TlsSettings
-from kvstore.wire.frames import PREFACE, SETTINGS, frame
 from kvstore.wire.server import Guard, serve
 from tests.certificates import Authority, Pair
 
@@ -130,6 +129,15 @@ async def test_what_is_wrong_is_told(
     assert "refused" in await why(f"https://127.0.0.1:{port}", trusting)
 
 
+def test_on_uvloop_as_well(server: TlsSettings, authority: Authority, alice: Pair, tmp_path: Path) -> None:
+    async def run() -> None:
+        await test_it_connects(server, authority, alice)
+        await test_what_is_wrong_is_told(server, authority, alice, tmp_path)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -145,21 +153,6 @@ def test_files_are_checked_first(
     places = {"{cert}": str(alice.cert), "{key}": str(alice.key), "{ca}": str(authority.cert)}
     with pytest.raises(ValueError, match=message):
         Client("https://127.0.0.1:1", tls=Tls(**{name: places.get(v, v) for name, v in fields.items()}))  # type: ignore[arg-type]
-
-
-async def test_a_relay_leaves_nothing_behind(server: TlsSettings) -> None:
-    async with serving(server) as port:
-        relay = Relay("127.0.0.1", port, Tls(insecure_skip_verify=True).context())
-        await relay.start()
-        folder = Path(relay.target.removeprefix("unix:")).parent
-        assert folder.stat().st_mode & 0o077 == 0
-        reader, writer = await asyncio.open_unix_connection(str(folder / "socket"))
-        writer.write(PREFACE + frame(SETTINGS, 0, 0))
-        await reader.readexactly(9)  # settings: it carries both ways
-        await relay.close()
-        await reader.read()
-        writer.transport.abort()
-        assert not folder.exists()
 
 
 def test_skipping_verification_is_what_it_says() -> None:
