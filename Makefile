@@ -2,8 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+COMPILED := build/compiled
+# What the benchmarks measure: the compiled build, or with PURE=1 the source as it stands.
+MEASURED := $(if $(PURE),$(STAMP),$(COMPILED)/.built)
+SERVER_PROGRAM := $(if $(PURE),,$(CURDIR)/$(COMPILED)/bin/kvstore)
 
-.PHONY: help venv proto demo test test-routing containers check fix docs sim mutants verify-ci verify programs bench bench-smoke \
+.PHONY: help venv compiled proto demo test test-compiled test-routing containers check fix docs sim mutants verify-ci verify programs bench bench-smoke \
 	ready-to-routed clean
 
 help:            ## list the targets
@@ -16,6 +20,19 @@ $(STAMP): pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(STAMP)
 
+compiled: $(COMPILED)/.built ## build/compiled: a copy of the tree whose hot path is compiled by mypyc; minutes
+
+$(COMPILED)/.built: $(STAMP) setup.py $(shell find kvstore raft -name '*.py')
+	rm -rf $(COMPILED)
+	mkdir -p $(COMPILED)
+	git ls-files -z | xargs -0 cp --parents -t $(COMPILED)
+	cd $(COMPILED) && KVSTORE_COMPILE=1 $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace
+	mkdir $(COMPILED)/bin
+	printf '#!/bin/sh\nPYTHONPATH=%s exec %s/kvstore "$$@"\n' $(CURDIR)/$(COMPILED) $(CURDIR)/$(BIN) \
+		> $(COMPILED)/bin/kvstore
+	chmod +x $(COMPILED)/bin/kvstore
+	@touch $@
+
 proto: $(STAMP)  ## regenerate kvstore/pb from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. proto/kvstore/pb/*.proto
 
@@ -25,6 +42,11 @@ demo: $(STAMP)   ## a container announces, a proxy routes, a leader dies, nothin
 test: $(STAMP)   ## all tests but those of proxies and containers
 	PYTHONHASHSEED=1 $(BIN)/python -m tests.simulation --first-seed 1 --seeds $(or $(SEEDS),1000)
 	$(BIN)/python -m pytest tests --ignore tests/routing -n 2 --dist loadfile
+
+test-compiled: $(COMPILED)/.built ## the same tests on the compiled build, but those that put something in a function's place
+	cd $(COMPILED) && export PYTHONPATH=$(CURDIR)/$(COMPILED) \
+		&& $(CURDIR)/$(BIN)/python -m tests.simulation --first-seed 1 --seeds 1000 \
+		&& $(CURDIR)/$(BIN)/python -m pytest $(or $(TESTS),tests) --ignore tests/routing -n 2 --dist loadfile
 
 test-routing: $(STAMP) ## announce and every proxy, real ones: HAProxy, nginx, Envoy, gRPC, Caddy, Traefik, the builtin one
 	$(BIN)/python -m pytest tests/routing -n 2 --dist loadfile
@@ -60,14 +82,14 @@ containers: $(STAMP) ## announcing with a real Docker engine, as root: image, la
 programs: $(STAMP) ## programs that people run on etcd, run here: Patroni with two PostgreSQL (SERVER=etcd: there)
 	$(BIN)/python -m tests.programs.patroni --server $(or $(SERVER),kvstore)
 
-bench: $(STAMP)  ## everything beside etcd and peers in one run, three quarters of an hour; CASES="put get" for some, PUBLISH=1 to docs/
-	$(BIN)/python -m benchmarks $(CASES) $(if $(PUBLISH),--publish --json docs/performance/figures.json)
+bench: $(MEASURED)  ## everything beside etcd and peers in one run, three quarters of an hour; CASES="put get" for some, PUBLISH=1 to docs/, PURE=1 not compiled
+	SERVER_PROGRAM=$(SERVER_PROGRAM) $(BIN)/python -m benchmarks $(CASES) $(if $(PUBLISH),--publish --json docs/performance/figures.json)
 
-bench-smoke: $(STAMP) ## the few figures that stand for all, beside their record; under two minutes
-	$(BIN)/python -m benchmarks --smoke
+bench-smoke: $(MEASURED) ## the few figures that stand for all, beside their record; under two minutes
+	SERVER_PROGRAM=$(SERVER_PROGRAM) $(BIN)/python -m benchmarks --smoke
 
-ready-to-routed: $(STAMP) ## ready → routed through every proxy, beside etcd, over an hour; ROUNDS=20 for a look
-	$(BIN)/python -m benchmarks.ready_to_routed $(if $(ROUNDS),--rounds $(ROUNDS)) \
+ready-to-routed: $(MEASURED) ## ready → routed through every proxy, beside etcd, over an hour; ROUNDS=20 for a look
+	SERVER_PROGRAM=$(SERVER_PROGRAM) $(BIN)/python -m benchmarks.ready_to_routed $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(DRIVERS),--drivers $(DRIVERS)) $(if $(ONLY),--only $(ONLY)) $(if $(PUBLISH),--publish)
 
 clean:           ## remove what the targets built

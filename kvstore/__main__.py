@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from kvstore import config, log
-from kvstore.version import ETCD_VERSION, VERSION
+from kvstore.version import COMPILED, ETCD_VERSION, VERSION
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +63,7 @@ def version_lines() -> str:
         (
             f"etcd Version: {ETCD_VERSION}",
             f"Git SHA: kvstore-{VERSION}",
-            f"Go Version: none (Python {platform.python_version()})",
+            f"Go Version: none (Python {platform.python_version()}{', compiled' if COMPILED else ''})",
             f"Go OS/Arch: {platform.system().lower()}/{machine}",
         )
     )

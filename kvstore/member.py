@@ -68,7 +68,7 @@ from kvstore.tls.dialing import Dialing
 from kvstore.tls.door import Door
 from kvstore.tls.keeper import open_side
 from kvstore.upkeep import Upkeep, open_traffic
-from kvstore.version import CLUSTER_VERSION, ETCD_VERSION, VERSION
+from kvstore.version import CLUSTER_VERSION, COMPILED, ETCD_VERSION, VERSION
 from kvstore.wire.limits import Limits
 from kvstore.wire.server import Server, serve
 from raft import Config as RaftConfig
@@ -141,6 +141,7 @@ class MemberProcess:
             "starting a kvstore member",
             version=VERSION,
             etcd_version=ETCD_VERSION,
+            compiled=COMPILED,
             name=config.name,
             data_dir=config.data_dir,
             listen_client_urls=[str(url) for url in config.listen_client_urls],
@@ -429,6 +430,10 @@ class MemberProcess:
         """Nothing of it is on a put's way where it is not asked for."""
         from kvstore import tracing
 
+        if COMPILED:
+            raise MemberFailed(
+                "KVSTORE_TRACE: this is the compiled build, whose functions nothing can be put around"
+            )
         path = tracing.path_of(given, self.config.name)
         log.warn("tracing every put: the file grows with each", file=path)
         try:

