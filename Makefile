@@ -5,7 +5,6 @@ STAMP := .venv/.installed
 COMPILED := build/compiled
 # What the benchmarks measure: the compiled build, or with PURE=1 the source as it stands.
 MEASURED := $(if $(PURE),$(STAMP),$(COMPILED)/.built)
-SERVER_PROGRAM := $(if $(PURE),,$(CURDIR)/$(COMPILED)/bin/kvstore)
 
 .PHONY: help venv compiled proto demo test test-compiled test-routing containers check fix docs sim mutants verify-ci verify programs bench bench-smoke \
 	ready-to-routed clean
@@ -82,14 +81,16 @@ containers: $(STAMP) ## announcing with a real Docker engine, as root: image, la
 programs: $(STAMP) ## programs that people run on etcd, run here: Patroni with two PostgreSQL (SERVER=etcd: there)
 	$(BIN)/python -m tests.programs.patroni --server $(or $(SERVER),kvstore)
 
+bench bench-smoke ready-to-routed: export SERVER_PROGRAM := $(if $(PURE),,$(CURDIR)/$(COMPILED)/bin/kvstore)
+
 bench: $(MEASURED)  ## everything beside etcd and peers in one run, three quarters of an hour; CASES="put get" for some, PUBLISH=1 to docs/, PURE=1 not compiled
-	SERVER_PROGRAM=$(SERVER_PROGRAM) $(BIN)/python -m benchmarks $(CASES) $(if $(PUBLISH),--publish --json docs/performance/figures.json)
+	$(BIN)/python -m benchmarks $(CASES) $(if $(PUBLISH),--publish --json docs/performance/figures.json)
 
 bench-smoke: $(MEASURED) ## the few figures that stand for all, beside their record; under two minutes
-	SERVER_PROGRAM=$(SERVER_PROGRAM) $(BIN)/python -m benchmarks --smoke
+	$(BIN)/python -m benchmarks --smoke
 
 ready-to-routed: $(MEASURED) ## ready → routed through every proxy, beside etcd, over an hour; ROUNDS=20 for a look
-	SERVER_PROGRAM=$(SERVER_PROGRAM) $(BIN)/python -m benchmarks.ready_to_routed $(if $(ROUNDS),--rounds $(ROUNDS)) \
+	$(BIN)/python -m benchmarks.ready_to_routed $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(DRIVERS),--drivers $(DRIVERS)) $(if $(ONLY),--only $(ONLY)) $(if $(PUBLISH),--publish)
 
 clean:           ## remove what the targets built
