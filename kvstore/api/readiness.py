@@ -44,6 +44,12 @@ class ReadinessService:
         return AnnounceStream(self, call, self._random.getrandbits(63) | 1)
 
 
+def grace_in_log(grace_ms: int, took_s: float) -> int:
+    """What the entry that begins a grace asks for. The grace counts from when the member notices, and the entry's from
+    when it is applied, which takes as long as the last one took. Never less than half, nor none where there is some."""
+    return max(grace_ms - round(1000 * took_s), (grace_ms + 1) // 2)
+
+
 class AnnounceStream:
     def __init__(self, service: ReadinessService, call: StreamCall, session: int) -> None:
         self._context = service.context
@@ -54,6 +60,8 @@ class AnnounceStream:
         self._lease_id = 0
         self._ttl_ms = 0
         self._grace_ms = 0
+        self._asked_at = 0.0
+        self._took_s = 0.0  # from asking the store to its answer, for the last announcement
         self._holds = False  # an announcement of this stream is, or may be, in the state
         self._unanswered = 0
         self._ended = False
@@ -123,7 +131,7 @@ class AnnounceStream:
             identity = self._identify()
             context.guard.check_identity(identity, command)
             kind, payload = context.guard.sign_as(identity, kind, payload)
-        self._holds = True
+        self._holds, self._asked_at = True, context.now()
         context.driver.propose(kind, payload, self._announced)
 
     def _identify(self) -> Identity:
@@ -171,7 +179,9 @@ class AnnounceStream:
             if outcome.definite:
                 self._holds = False
             self._fail(outcome)
-        elif self._ended:
+            return
+        self._took_s = self._context.now() - self._asked_at
+        if self._ended:
             self._let_go()  # the stream broke while it was being announced
         else:
             self._answer(AnnounceResponse.ANNOUNCED, outcome[0])
@@ -216,7 +226,7 @@ class AnnounceStream:
         if not self._holds:
             return
         self._holds = False
-        end, context = self._end(self._grace_ms), self._context
+        end, context = self._end(grace_in_log(self._grace_ms, self._took_s)), self._context
         give_up_at = context.now() + self._ttl_ms / 1000
 
         def propose() -> None:
