@@ -1,6 +1,6 @@
 """`pip install .` installs Python, as pyproject.toml says. With KVSTORE_COMPILE=1 the modules that a request goes
 through are compiled by mypyc, from the same source; nothing else changes. It needs a C compiler, Python's headers
-and mypy with what the types are taken from (`pip install '.[dev]'`): docs/decisions/0005-compiled.md.
+and mypy with what the types are taken from (`pip install '.[dev]'`): docs/decisions/0006-compiled.md.
 """
 
 from __future__ import annotations
