@@ -197,10 +197,6 @@ class RawConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         data = self._buffer + data if self._buffer else data
         at, size = 0, len(data)
-        self._received += size
-        if self._received > WINDOW_AGAIN:
-            self._write(frame(WINDOW_UPDATE, 0, 0, U32.pack(self._received)))
-            self._received = 0
         while size - at >= FRAME_BYTES:
             high, low, kind, flags, stream = FRAME.unpack_from(data, at)
             end = at + FRAME_BYTES + (high << 8 | low)
@@ -209,9 +205,13 @@ class RawConnection(asyncio.Protocol):
             self._frame(kind, flags, stream, data[at + FRAME_BYTES : end])
             at = end
         self._buffer = data[at:]
+        if self._received > WINDOW_AGAIN:
+            self._write(frame(WINDOW_UPDATE, 0, 0, U32.pack(self._received)))
+            self._received = 0
 
     def _frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == DATA:
+            self._received += len(payload)  # and nothing else: no window may grow above what it was
             self._messages(stream, payload)
             if flags & END_STREAM:
                 self._ended(stream)

@@ -22,7 +22,7 @@ from kvstore.pb.etcdserverpb_pb2 import (
 )
 from kvstore.replication.outbox import Outcome
 from kvstore.rpc import Methods, StreamMethod, UnaryCall, UnaryMethod
-from kvstore.state import checks
+from kvstore.state import checks, ranges
 from kvstore.state.plain_put import plain_put
 from kvstore.state.space import PUT_COST
 
@@ -172,7 +172,8 @@ class KvService:
         if len(data) > self._max_request_bytes:
             raise errors.RequestTooLarge
 
-    def _answer_range(self, call: UnaryCall, request: RangeRequest) -> None:
+    def _answer_range(self, call: UnaryCall, request: RangeRequest, at: bytes | None = None) -> None:
+        """at: how far the range's keys have been counted, where that is more than one turn of the loop may take."""
         if call.cancelled:
             return
         if call.congested:
@@ -181,6 +182,10 @@ class KvService:
         try:
             if self._context.auth.enabled:
                 self._context.guard.check(call, request)
+            following = ranges.learn(self._context.machine.keyspace, request, at)
+            if following is not None:
+                self._context.call_later(0.0, lambda: self._answer_range(call, request, following))
+                return
             revision, body = self._context.machine.range(request)
         except errors.StoreError as problem:
             fail(call, problem)

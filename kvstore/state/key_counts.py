@@ -2,7 +2,8 @@
 
 The key space is cut by fences into stretches whose counts are known or not. A count walks the stretches it
 covers, looks at the keys only of those that are not known or not covered whole, and leaves fences behind so that
-the next count need not. Writes keep known counts right. Nothing is kept of ranges that nobody counts, and
+the next count need not. Writes keep known counts right. learn() is the looking alone, so much of it at a time: who
+lets it go through a range first finds the count itself quick. Nothing is kept of ranges that nobody counts, and
 nothing is stored: a restart forgets it all. Pure.
 
 Measured, 10,000 keys, "the first ten of all" (2026-11, one core): 6 ms by looking at each, 0.1 ms by stretches.
@@ -12,12 +13,15 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 STRETCH_KEYS = 128
 FENCES_MAX = 1 << 16
 
 KeysIn = Callable[[bytes, bytes | None], Iterable[bytes]]
 """The keys there now, start <= key < end, in order; end None: no end."""
+Look = Callable[[bytes, bytes | None], Iterable[tuple[bytes, bool]]]
+"""The same and those that are not there any more or yet, and whether each is."""
 
 
 class KeyCounts:
@@ -37,6 +41,33 @@ class KeyCounts:
         if fence in self._counts:
             self._counts[fence] -= 1
 
+    def copy(self) -> KeyCounts:
+        made = KeyCounts(self._stretch_keys, self._fences_max)
+        made._fences, made._counts = self._fences.copy(), self._counts.copy()
+        return made
+
+    def learn(self, start: bytes, end: bytes | None, look: Look, keys_max: int) -> bytes | None:
+        """Looks at the next keys_max keys that no known stretch has: where to go on, None at the end."""
+        at, left = start, keys_max
+        number = bisect_right(self._fences, at) - 1
+        while left > 0:
+            following = self._fences[number + 1] if number + 1 < len(self._fences) else None
+            upto = following if end is None or (following is not None and following < end) else end
+            if self._fences[number] in self._counts:
+                number += 1
+            else:
+                looked = list(islice(look(at, upto), left + 1))
+                if len(looked) > left:
+                    upto = looked.pop()[0]
+                left -= len(looked)
+                if len(looked) > 2 * self._stretch_keys:  # however few of them are there
+                    self._look(at, upto, (key for key, is_there in looked if is_there), -1)
+                number = bisect_right(self._fences, upto) - 1 if upto is not None else 0
+            if upto is None or upto == end:
+                return None
+            at = upto
+        return at
+
     def count(self, start: bytes, end: bytes | None, keys_in: KeysIn) -> int:
         if end is not None and start >= end:
             return 0
@@ -53,19 +84,20 @@ class KeyCounts:
                 upto = following
             else:
                 upto = following if end is None or (following is not None and following < end) else end
-                total += self._look(at, upto, keys_in)
+                total += self._look(at, upto, keys_in(at, upto), 2 * self._stretch_keys)
             if upto is None or upto == end:
                 return total
             at = upto
 
-    def _look(self, start: bytes, end: bytes | None, keys_in: KeysIn) -> int:
-        """Counts within one stretch by looking; a long way is fenced, so that it is gone once."""
+    def _look(self, start: bytes, end: bytes | None, keys: Iterable[bytes], floor: int) -> int:
+        """Counts the keys from start to end, within one stretch that is not known; it is known afterwards where
+        they are more than `floor`."""
         fences, count = [start], 0
-        for key in keys_in(start, end):
+        for key in keys:
             if count and count % self._stretch_keys == 0:
                 fences.append(key)
             count += 1
-        if count <= 2 * self._stretch_keys:
+        if count <= floor:
             return count
         outer = self._fences[bisect_right(self._fences, start) - 1]
         self._counts.pop(outer, None)  # what is left of it on either side is not known

@@ -25,6 +25,12 @@ class Model:
             self.looked_at += 1
             yield key
 
+    def look(self, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, bool]]:
+        """As if every other key had gone."""
+        for key in self.keys_in(start, end):
+            yield key, True
+            yield key + b"\0", False
+
     def count(self, start: bytes, end: bytes | None) -> int:
         return sum(start <= key and (end is None or key < end) for key in self.keys)
 
@@ -55,6 +61,26 @@ class Counting(RuleBasedStateMachine):
     def count(self, start: bytes, end: bytes | None) -> None:
         assert self.counts.count(start, end, self.model.keys_in) == self.model.count(start, end)
 
+    @rule(start=KEY, end=st.none() | KEY, keys_max=st.integers(1, 9))
+    def learn(self, start: bytes, end: bytes | None, keys_max: int) -> None:
+        at: bytes | None = start
+        while at is not None:
+            self.model.looked_at = 0
+            following = self.counts.learn(at, end, self.model.look, keys_max)
+            assert self.model.looked_at <= keys_max + 1
+            assert following is None or following > at
+            at = following
+
+    @rule()
+    def go_on_with_a_copy(self) -> None:
+        """Counting with the copy leaves the one it was made of alone."""
+        kept, before = self.counts, dict(self.counts._counts)
+        self.counts = kept.copy()
+        self.count(b"", None)
+        self.counts.added(b"")
+        self.counts.removed(b"")
+        assert kept._counts == before
+
 
 TestCounting = Counting.TestCase
 TestCounting.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
@@ -77,3 +103,17 @@ def test_pages_look_at_few_keys(pages: list[tuple[int, int]]) -> None:
     model.looked_at = 0
     assert counts.count(b"", None, model.keys_in) == 1000
     assert model.looked_at == 0
+
+
+def test_what_was_learned_bit_by_bit_is_not_looked_at_again() -> None:
+    model = Model()
+    model.keys = [b"%04d" % number for number in range(5000)]
+    counts = KeyCounts(stretch_keys=16)
+    at: bytes | None = b""
+    while at is not None:
+        at = counts.learn(at, None, model.look, 100)
+    assert model.looked_at <= 5000 + 100  # the first of the next ones is seen twice
+    model.looked_at = 0
+    assert counts.count(b"", None, model.keys_in) == 5000
+    assert counts.learn(b"", None, model.look, 100) is None
+    assert model.looked_at <= 2 * 16

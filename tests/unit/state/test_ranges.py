@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from kvstore.errors import Compacted, FutureRevision
 from kvstore.pb.etcdserverpb_pb2 import RangeRequest
+from kvstore.state.mvcc import UNDONE_MAX
+from kvstore.state.records import Buffer
 from tests.unit.state.harness import Replica
 
 KEY, VERSION, CREATE, MOD, VALUE = range(5)
@@ -108,3 +112,55 @@ def test_revisions(replica: Replica) -> None:
     assert refused.value.compact_revision == 4
     revision, _ = replica.machine.range(RangeRequest(key=b"a", revision=4))
     assert revision == 6, "the header names the current revision"
+
+
+@pytest.mark.parametrize("later", [0, UNDONE_MAX])
+def test_pages_of_a_past_revision_tell_the_whole_count_of_then(tmp_path: Path, later: int) -> None:
+    """Keys that came, went, came back and changed since; a little of that is taken from what is there now, and of
+    much everything is looked at."""
+    replica = Replica(str(tmp_path))
+    for number in range(600):
+        replica.put(b"k%03d" % number, b"v")
+    replica.delete(b"k0", b"k1")  # a hundred
+    then, keys_then = replica.machine.revision, {b"k%03d" % number for number in range(100, 600)}
+    replica.machine.flush()
+    for number in range(50, 150):
+        replica.put(b"k%03d" % number, b"again")
+    replica.delete(b"k2", b"k3")
+    for number in range(200, 210):
+        replica.put(b"k%03d" % number, b"back")
+    replica.put(b"k205x", b"new")
+    replica.delete(b"k205x", b"")
+    for _ in range(later):
+        replica.put(b"other", b"")
+    for number in range(0, 600, 60):
+        start = b"k%03d" % number
+        got = replica.range(start, b"l", revision=then, limit=7)
+        wanted = sorted(key for key in keys_then if key >= start)
+        assert ([kv.key for kv in got.kvs], got.count, got.more) == (wanted[:7], len(wanted), True)
+        assert {kv.mod_revision <= then for kv in got.kvs} == {True}
+        assert replica.range(start, b"l", revision=then, count_only=True).count == len(wanted)
+    assert replica.range(b"k", b"l", count_only=True).count == 50 + 500 - 90
+
+
+def test_the_pages_of_one_listing_look_at_all_the_keys_once(tmp_path: Path) -> None:
+    replica = Replica(str(tmp_path))
+    for number in range(3000):
+        replica.put(b"k%04d" % number, b"")
+    then = replica.machine.revision
+    replica.put(b"k", b"")
+    replica.machine.flush()
+    looked_at = 0
+
+    def keys(start: bytes, end: bytes | None) -> Iterator[tuple[bytes, Buffer]]:
+        nonlocal looked_at
+        for pair in real(start, end):
+            looked_at += 1
+            yield pair
+
+    store = cast(Any, replica.machine.keyspace._store)
+    real, store.keys = store.keys, keys
+    for number in range(0, 3000, 100):
+        got = replica.range(b"k%04d" % number, b"l", revision=then, limit=100)
+        assert (len(got.kvs), got.count) == (100, 3000 - number)
+    assert looked_at < 3000 * 5  # each page looked at all that was left: 45 times
