@@ -11,11 +11,36 @@ from glob import glob
 
 from setuptools import Extension, setup
 
-PATTERNS = [
-    "raft/*.py",
-    "kvstore/rpc.py",
-    *(f"kvstore/{room}/*.py" for room in ("wire", "replication", "state")),
-    *(f"kvstore/api/{name}.py" for name in ("context", "kv", "lease", "readiness", "watch")),
+PATTERNS = {
+    "kvstorage": [f"kvstore/state/{name}.py" for name in ("long_keys", "records")],
+    "kvstore": [
+        "raft/*.py",
+        "kvstore/rpc.py",
+        *(f"kvstore/{room}/*.py" for room in ("wire", "replication", "state")),
+        *(f"kvstore/api/{name}.py" for name in ("context", "kv", "lease", "readiness", "watch")),
+    ],
+    "kvctl": [
+        *(
+            f"kvstore/client/{name}.py"
+            for name in ("calls", "caller", "channel", "connection", "endpoints", "http2", "replies")
+        ),
+        *(f"kvstore/client/{name}.py" for name in ("results", "stream", "watch", "watch_state")),
+        *(
+            f"kvstore/readiness/{name}.py"
+            for name in ("announcer", "health", "instance", "notify", "registrar", "streamed")
+        ),
+        *(f"kvstore/routing/{name}.py" for name in ("follow", "haproxy", "haproxy_plan", "view")),
+    ],
+}
+"""What one library each is made of, since whoever needs a module of it has all of it in memory: a member's storage
+process, the member, kvctl."""
+SELDOM_RUN = [  # what they do in a day is done in no time, and their code would be in memory all day
+    "raft/trace.py",
+    *(
+        f"kvstore/replication/{name}.py"
+        for name in ("corruption", "member_changes", "snapshots", "space_alarm")
+    ),
+    *(f"kvstore/state/{name}.py" for name in ("auth_commands", "quota_commands", "snapshot")),
 ]
 LEFT_AS_THEY_ARE = {
     "raft/invariants.py": "inherits from a builtin exception's class that mypyc knows no layout of",
@@ -23,10 +48,11 @@ LEFT_AS_THEY_ARE = {
 }
 
 
-def wanted() -> list[str]:
+def wanted(library: str) -> list[str]:
     """The files to compile."""
-    found = [path for pattern in PATTERNS for path in sorted(glob(pattern))]
-    return [path for path in found if path not in LEFT_AS_THEY_ARE and "__init__" not in path]
+    found = [path for pattern in PATTERNS[library] for path in sorted(glob(pattern))]
+    left = {*LEFT_AS_THEY_ARE, *SELDOM_RUN, *(PATTERNS["kvstorage"] if library != "kvstorage" else ())}
+    return [path for path in found if path not in left and "__init__" not in path]
 
 
 def extensions() -> list[Extension]:
@@ -37,13 +63,17 @@ def extensions() -> list[Extension]:
             f"KVSTORE_COMPILE=1 needs mypy beside setuptools ({missing}); without it nothing is compiled"
         )
     os.environ.setdefault("CFLAGS", "-g0")
-    return mypycify(
-        ["--config-file", "pyproject.toml", *wanted()],
-        opt_level="2",
-        debug_level="0",
-        group_name="kvstore",
-        multi_file=True,
-    )
+    return [
+        extension
+        for library in PATTERNS
+        for extension in mypycify(
+            ["--config-file", "pyproject.toml", *wanted(library)],
+            opt_level="2",
+            debug_level="0",
+            group_name=library,
+            multi_file=True,
+        )
+    ]
 
 
 setup(ext_modules=extensions() if os.environ.get("KVSTORE_COMPILE") == "1" else [])

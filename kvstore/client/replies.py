@@ -114,8 +114,8 @@ class HeadReader:
     def _decode(self, block: bytes) -> Head:
         try:
             fields = {bytes(name): bytes(value) for name, value in self._decoder.decode(block, raw=True)}
-        except OversizedHeaderListError as problem:
-            raise ConnectionFault(h2.ENHANCE_YOUR_CALM, f"header list too large: {problem}") from None
+        except OversizedHeaderListError as excess:
+            raise ConnectionFault(h2.ENHANCE_YOUR_CALM, f"header list too large: {excess}") from None
         except (HPACKError, IndexError, ValueError) as problem:
             raise ConnectionFault(
                 h2.COMPRESSION_ERROR, f"header block cannot be decoded: {problem}"

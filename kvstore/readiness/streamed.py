@@ -77,8 +77,8 @@ class Streamed:
                     await self._hold(endpoint)
                 except Unimplemented:
                     raise
-                except InstanceTaken as error:  # no other member would say anything else
-                    problem = error
+                except InstanceTaken as is_taken:  # no other member would say anything else
+                    problem = is_taken
                     break
                 except ClientError as error:
                     self._caller.note(endpoint, error)

@@ -479,7 +479,7 @@ class Connection:
         if self._now - self._pinged_at < self._limits.keepalive_min_time_s:
             self._ping_strikes += 1
             if self._ping_strikes > _PING_STRIKES_MAX:
-                raise ConnectionFault(h2.ENHANCE_YOUR_CALM, "too_many_pings")
+                raise ConnectionFault(h2.ENHANCE_YOUR_CALM, h2.TOO_MANY_PINGS)
         self._pinged_at = self._now
         self.output.append(frame(h2.PING, h2.ACK, 0, payload))
 

@@ -21,6 +21,8 @@ MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZ
 NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR = 0, 1, 2, 3
 STREAM_CLOSED, FRAME_SIZE_ERROR, REFUSED_STREAM, CANCEL = 5, 6, 7, 8
 COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 9, 11
+TOO_MANY_PINGS = "too_many_pings"
+"""The reason that gRPC's clients know, and ping less often for."""
 
 
 class ConnectionFault(Exception):
@@ -30,6 +32,12 @@ class ConnectionFault(Exception):
         super().__init__(reason)
         self.code = code
         self.reason = reason
+
+    @property
+    def is_flood(self) -> bool:
+        """Too much of what costs more to read than to send. Pings are not, but for very many: gRPC clients that are
+        set to ping too often mean well."""
+        return self.code == ENHANCE_YOUR_CALM and self.reason != TOO_MANY_PINGS
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import cast
 
 from kvstore.rpc import Methods
+from kvstore.wire.calm import Calm
 from kvstore.wire.connection import Connection
 from kvstore.wire.frames import PREFACE, ConnectionFault
 from kvstore.wire.limits import Limits
@@ -38,8 +39,11 @@ class WireProtocol(asyncio.Protocol):
         http1_factory: Http1Factory | None,
         common_name: str = "",
         traffic: Traffic | None = None,
+        calm: Calm | None = None,
     ) -> None:
+        """connections, traffic, calm: those of all the server's connections."""
         self._traffic = traffic or Traffic()
+        self._calm = calm or Calm(limits.calm_s)
         self._methods = methods
         self._limits = limits
         self._connections = connections
@@ -58,6 +62,11 @@ class WireProtocol(asyncio.Protocol):
     # From the socket
 
     @property
+    def _host(self) -> str:
+        peer = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return str(peer[0]) if isinstance(peer, tuple) else ""
+
+    @property
     def _address(self) -> str:
         peer = self._transport.get_extra_info("peername") if self._transport is not None else None
         return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""
@@ -71,6 +80,10 @@ class WireProtocol(asyncio.Protocol):
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         stream.set_write_buffer_limits(high=4 << 20)
         self._keepalive = self._loop.call_later(self._limits.preface_timeout_s, self._check_preface)
+        wait_s = self._calm.wait_s(self._host, self._loop.time())
+        if wait_s > 0:
+            stream.pause_reading()
+            self._loop.call_later(wait_s, self._go_on)
 
     def data_received(self, data: bytes) -> None:
         connection = self._connection
@@ -88,6 +101,8 @@ class WireProtocol(asyncio.Protocol):
         try:
             connection.receive(data, now)
         except ConnectionFault as fault:
+            if fault.is_flood:
+                self._calm.flooded(self._host, now)
             connection.fail(fault)
             self._flush()
             self._end()
@@ -110,10 +125,10 @@ class WireProtocol(asyncio.Protocol):
 
     def _go_on(self) -> None:
         connection, transport = self._connection, self._transport
-        if connection is None or transport is None or transport.is_closing():
+        if transport is None or transport.is_closing():
             return
         transport.resume_reading()
-        if connection.has_more:
+        if connection is not None and connection.has_more:
             self._receive(connection, b"")
 
     def _sniff(self, data: bytes) -> Connection | None:

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 from kvstore.rpc import Methods
+from kvstore.wire.calm import Calm
 from kvstore.wire.limits import Limits
 from kvstore.wire.protocol import Http1Factory, WireProtocol
 from kvstore.wire.traffic import Traffic
@@ -57,9 +58,10 @@ async def serve(
     """Serves gRPC, and HTTP/1.1 where a factory for it is given, on a bound socket; guard: over TLS."""
     settled = limits or Limits()
     connections: set[WireProtocol] = set()
+    calm = Calm(settled.calm_s)
 
     def protocol(common_name: str = "") -> WireProtocol:
-        return WireProtocol(methods, settled, connections, http1_factory, common_name, traffic)
+        return WireProtocol(methods, settled, connections, http1_factory, common_name, traffic, calm)
 
     factory = protocol if guard is None else guard(protocol)
     server = await asyncio.get_running_loop().create_server(factory, sock=sock, backlog=1024)

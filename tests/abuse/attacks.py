@@ -262,6 +262,15 @@ async def endless_requests(endpoint: str) -> Report:
     return report
 
 
+async def busy(endpoint: str) -> Report:
+    """No attack: it takes as much of a core as one does, and leaves the member alone."""
+    until = time.monotonic() + SECONDS
+    while time.monotonic() < until:
+        _ENCODED.count(b"x")
+    return Report(ended=f"{endpoint} was left alone")
+
+
+BUSY = "a busy process, no attack"
 ATTACKS: dict[str, Attack] = {
     "rapid reset": flood(rapid_reset),
     "MadeYouReset": flood(made_you_reset),
@@ -297,7 +306,7 @@ def main() -> None:
 
 
 async def _attack(name: str, endpoint: str) -> Report:
-    return await ATTACKS[name](endpoint)
+    return await (busy if name == BUSY else ATTACKS[name])(endpoint)
 
 
 if __name__ == "__main__":

@@ -70,8 +70,8 @@ def same(kind: int, payload: bytes = b"") -> Flood:
     return lambda peer, at: peer.send(kind, 0, 0, payload)
 
 
-RESETS = ("streams reset", 2000)
-CONTROLS = ("control frames", 5000)
+RESETS = ("streams reset", 1000)
+CONTROLS = ("control frames", 2000)
 FLOODS: dict[str, tuple[Flood, tuple[str, int]]] = {
     "rapid reset, CVE-2023-44487": (resets, RESETS),
     "resets of one stream": (resets_of_one, RESETS),

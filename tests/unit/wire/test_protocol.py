@@ -9,6 +9,7 @@ import pytest
 
 from kvstore.rpc import Status
 from kvstore.wire import frames as h2
+from kvstore.wire.calm import Calm
 from kvstore.wire.limits import Limits
 from kvstore.wire.protocol import WireProtocol
 from tests.unit.wire.peer import CHAT, ECHO, HOLD, Peer, Service, framed
@@ -34,7 +35,9 @@ class Http1(asyncio.Protocol):
 class Side:
     """One protocol on its transport, and a client's encoder for it."""
 
-    def __init__(self, loop: Loop, limits: Limits | None, *, http1: bool, greet: bool) -> None:
+    def __init__(
+        self, loop: Loop, limits: Limits | None, *, http1: bool, greet: bool, calm: Calm | None = None
+    ) -> None:
         self.loop = loop
         self.service = Service()
         self.connections: set[WireProtocol] = set()
@@ -44,6 +47,7 @@ class Side:
             limits or Limits(),
             self.connections,
             (lambda: self.http1) if http1 else None,
+            calm=calm,
         )
         self.transport = Transport(self.loop, self.protocol)
         self.client = Peer()
@@ -73,11 +77,15 @@ class Side:
 def sides(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Side]:
     """Makes sides, each with a loop of its own in place of a running one."""
 
-    def make(limits: Limits | None = None, *, http1: bool = True, greet: bool = False) -> Side:
-        loop = Loop()
+    def make(
+        limits: Limits | None = None, *, http1: bool = True, greet: bool = False, after: Side | None = None
+    ) -> Side:
+        """after: of the same server and address."""
+        loop = Loop() if after is None else after.loop
         with monkeypatch.context() as patch:
             patch.setattr(asyncio, "get_running_loop", lambda: loop)
-            return Side(loop, limits, http1=http1, greet=greet)
+            calm = None if after is None else after.protocol._calm
+            return Side(loop, limits, http1=http1, greet=greet, calm=calm)
 
     return make
 
@@ -274,6 +282,33 @@ def test_a_client_that_answers_stays_and_one_that_speaks_is_not_asked(sides: Cal
         if h2.PING in side.kinds():
             side.receive(h2.frame(h2.PING, h2.ACK, 0, b"kvstore\0"))
     assert side.transport.end is None
+
+
+# Floods
+
+
+@pytest.mark.parametrize(
+    ("flood", "is_read_at_once"),
+    [
+        (h2.frame(h2.PRIORITY, 0, 1, b"\0" * 5) * 9, False),
+        (h2.frame(h2.PING, 0, 0, b"12345678") * 5, True),  # too often, but not much
+        (h2.frame(h2.PUSH_PROMISE, 0, 1), True),
+    ],
+    ids=["flood", "pings", "fault"],
+)
+def test_who_connects_again_after_a_flood_is_not_read_for_a_while(
+    sides: Callable[..., Side], flood: bytes, is_read_at_once: bool
+) -> None:
+    side = sides(Limits(control_frames_burst=8), greet=True)
+    side.receive(flood)
+    assert (side.kinds()[-1], side.transport.end) == (h2.GOAWAY, "closed")
+    again = sides(after=side)
+    assert again.transport.reading == is_read_at_once
+    side.loop.run(Limits().calm_s + 0.1)
+    assert again.transport.reading
+    again.receive(START + again.request(1, ECHO))
+    side.loop.run()
+    assert again.kinds()[-1] == h2.HEADERS
 
 
 # Ending
