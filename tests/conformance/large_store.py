@@ -27,6 +27,7 @@ LEASES = 64
 KEYS_OF_A_LEASE = 100  # at most; every eighth lease has none
 PREFIX, PREFIX_END = b"services/", b"services0"
 PAGE_KEYS = 10_000
+FIRST_PAGE_S = 120.0  # of a past revision: millions are counted, in between what else the member does
 USERS = ("reader", "root")
 _SUM_BYTES = 16
 _MASK = (1 << 8 * _SUM_BYTES) - 1
@@ -173,7 +174,7 @@ def _pairs(calls: Calls, revision: int, what: str, of: int, progress: Progress) 
         request = pb.RangeRequest(
             key=key, range_end=PREFIX_END, revision=revision, limit=PAGE_KEYS, serializable=True
         )
-        found = calls("KV/Range", request, pb.RangeResponse)
+        found = calls("KV/Range", request, pb.RangeResponse, FIRST_PAGE_S)
         for kv in found.kvs:
             pairs.add(kv)
         progress(f"{what}: {pairs.count} of {of} pairs")
