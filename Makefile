@@ -27,9 +27,9 @@ $(COMPILED)/.built: $(STAMP) setup.py $(shell find kvstore raft -name '*.py')
 	git ls-files -z | xargs -0 cp --parents -t $(COMPILED)
 	cd $(COMPILED) && KVSTORE_COMPILE=1 $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace
 	mkdir $(COMPILED)/bin
-	for name in kvstore kvctl; do \
-		printf '#!/bin/sh\nPYTHONPATH=%s exec %s/%s "$$@"\n' $(CURDIR)/$(COMPILED) $(CURDIR)/$(BIN) $$name \
-			> $(COMPILED)/bin/$$name && chmod +x $(COMPILED)/bin/$$name || exit 1; done
+	printf '#!/bin/sh\nPYTHONPATH=%s exec %s/kvstore "$$@"\n' $(CURDIR)/$(COMPILED) $(CURDIR)/$(BIN) \
+		> $(COMPILED)/bin/kvstore
+	chmod +x $(COMPILED)/bin/kvstore
 	@touch $@
 
 proto: $(STAMP)  ## regenerate kvstore/pb from proto/
@@ -82,7 +82,6 @@ programs: $(STAMP) ## programs that people run on etcd, run here: Patroni with t
 	$(BIN)/python -m tests.programs.patroni --server $(or $(SERVER),kvstore)
 
 bench bench-smoke ready-to-routed: export SERVER_PROGRAM := $(if $(PURE),,$(CURDIR)/$(COMPILED)/bin/kvstore)
-ready-to-routed: export KVCTL_PROGRAM := $(if $(PURE),,$(CURDIR)/$(COMPILED)/bin/kvctl)
 
 bench: $(MEASURED)  ## everything beside etcd and peers in one run, three quarters of an hour; CASES="put get" for some, PUBLISH=1 to docs/, PURE=1 not compiled
 	$(BIN)/python -m benchmarks $(CASES) $(if $(PUBLISH),--publish --json docs/performance/figures.json)

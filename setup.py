@@ -19,21 +19,9 @@ PATTERNS = {
         *(f"kvstore/{room}/*.py" for room in ("wire", "replication", "state")),
         *(f"kvstore/api/{name}.py" for name in ("context", "kv", "lease", "readiness", "watch")),
     ],
-    "kvctl": [
-        *(
-            f"kvstore/client/{name}.py"
-            for name in ("calls", "caller", "channel", "connection", "endpoints", "http2", "replies")
-        ),
-        *(f"kvstore/client/{name}.py" for name in ("results", "stream", "watch", "watch_state")),
-        *(
-            f"kvstore/readiness/{name}.py"
-            for name in ("announcer", "health", "instance", "notify", "registrar", "streamed")
-        ),
-        *(f"kvstore/routing/{name}.py" for name in ("follow", "haproxy", "haproxy_plan", "view")),
-    ],
 }
-"""What one library each is made of, since whoever needs a module of it has all of it in memory: a member's storage
-process, the member, kvctl."""
+"""What one library each is made of: the storage process of a member needs two modules, and with one library for all
+would have it all in memory."""
 SELDOM_RUN = [  # what they do in a day is done in no time, and their code would be in memory all day
     "raft/trace.py",
     *(

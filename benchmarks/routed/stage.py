@@ -21,8 +21,7 @@ from typing import Any
 from benchmarks.bench import Bench
 from kvstore.demo.processes import Program, ProgramFailed, Programs, free_ports
 
-KVCTL = os.environ.get("KVCTL_PROGRAM") or str(Path(sys.executable).parent / "kvctl")
-"""As demo.cluster.server_program: `make ready-to-routed` names the compiled build's."""
+KVCTL = str(Path(sys.executable).parent / "kvctl")
 ANSWER_S = 60.0
 _numbers = itertools.count(1)
 LINE_BYTES_MAX = 1 << 24

@@ -82,7 +82,12 @@ class WireProtocol(asyncio.Protocol):
         self._keepalive = self._loop.call_later(self._limits.preface_timeout_s, self._check_preface)
         wait_s = self._calm.wait_s(self._host, self._loop.time())
         if wait_s > 0:
-            stream.pause_reading()
+            self._loop.call_soon(self._rest, wait_s)  # uvloop begins to read when this has returned
+
+    def _rest(self, wait_s: float) -> None:
+        """Nothing is read for so long."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
             self._loop.call_later(wait_s, self._go_on)
 
     def data_received(self, data: bytes) -> None:

@@ -4,6 +4,7 @@ others feel in milliseconds depends on the machine: python -m tests.abuse shows 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,10 +16,13 @@ from benchmarks.unary import PUT
 from kvstore.demo.cluster import LocalCluster, MemberProcess, server_program
 from kvstore.demo.processes import Programs
 from kvstore.pb.etcdserverpb_pb2 import PutRequest
+from kvstore.wire import frames as h2
+from kvstore.wire.limits import Limits
 from tests.abuse.attacks import ATTACKS, carried_out
 from tests.abuse.victim import Memory, fill
 
 GROWTH_MAX_MB = 64.0
+START = h2.PREFACE + h2.frame(h2.SETTINGS, 0, 0)
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -48,3 +52,28 @@ async def test_an_attack_costs_little_and_others_are_served(name: str, member: M
     assert report.sent_bytes > 0
     assert served > 20
     assert memory.growth_mb < GROWTH_MAX_MB
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_who_flooded_is_not_heard_again_for_a_while_and_others_there_are(member: MemberProcess) -> None:
+    """A new connection would have the whole burst again. Who is connected from the same address stays served."""
+    neighbour = await RawConnection.connect(member.endpoint)
+    put = PutRequest(key=b"neighbour", value=b"v").SerializeToString()
+    host, port = member.endpoint.rsplit(":", 1)
+    reader, writer = await asyncio.open_connection(host, int(port))
+    began = asyncio.get_running_loop().time()
+    flood = h2.frame(h2.PRIORITY, 0, 1, b"\0" * 5) * (int(Limits().control_frames_burst) + 1_000)
+    writer.write(START + flood)
+    with contextlib.suppress(ConnectionError):
+        await reader.read()
+    writer.close()
+    again, writer = await asyncio.open_connection(host, int(port))
+    writer.write(START)
+    answer = asyncio.ensure_future(again.readexactly(h2.FRAME_BYTES))
+    while not answer.done():
+        await neighbour.ask(PUT, put)
+        await asyncio.sleep(0.01)
+    assert h2.FRAME.unpack(await answer)[2] == h2.SETTINGS
+    assert asyncio.get_running_loop().time() - began >= Limits().calm_s
+    writer.close()
+    neighbour.close()

@@ -10,7 +10,7 @@ import pytest
 
 from kvstore import errors
 from kvstore.commands import Kind
-from kvstore.pb.etcdserverpb_pb2 import LeaseGrantRequest, Member, PutRequest
+from kvstore.pb.etcdserverpb_pb2 import LeaseGrantRequest, LeaseRevokeRequest, Member, PutRequest
 from kvstore.pb.internal_pb2 import LeaseCheckpoint, LeaseExpire, MemberRecord
 from kvstore.replication.driver import Driver
 from kvstore.replication.lease_keeper import EXPIRE_BATCH_MAX, LeaseKeeper
@@ -76,8 +76,9 @@ def world(tmp_path: Path) -> World:
     return World(str(tmp_path))
 
 
-def test_ten_thousand_leases_end_together_in_one_entry(world: World) -> None:
-    replica, ids = world.replica, range(1, EXPIRE_BATCH_MAX + 2)
+def test_very_many_leases_end_in_entries_one_after_the_other(world: World) -> None:
+    """So that others' writes are not behind all of them."""
+    replica, ids = world.replica, range(1, 2 * EXPIRE_BATCH_MAX + 2)
     replica.apply(*((Kind.LEASE_GRANT, LeaseGrantRequest(ID=each, TTL=3)) for each in ids))
     replica.apply(*((Kind.PUT, PutRequest(key=b"l/%d" % each, lease=each)) for each in ids))
     before = replica.machine.revision
@@ -86,15 +87,59 @@ def test_ten_thousand_leases_end_together_in_one_entry(world: World) -> None:
     world.apply()
     assert len(replica.machine.lessor.leases()) == len(ids)
     world.tick(103.0)
-    assert [kind for kind, _, _ in world.proposed] == [Kind.LEASE_EXPIRE, Kind.LEASE_EXPIRE]
-    entries = len(replica.log)
-    world.apply()
-    assert len(replica.log) == entries + 2
-    assert replica.machine.lessor.leases() == [] and replica.values() == {}
+    for left in (EXPIRE_BATCH_MAX + 1, 1, 0):
+        world.tick(103.5)
+        assert [kind for kind, _, _ in world.proposed] == [Kind.LEASE_EXPIRE]
+        world.apply()
+        assert len(replica.machine.lessor.leases()) == left
+    assert replica.values() == {}
     assert replica.machine.revision == before + len(ids), "each in a revision of its own, as etcd's are"
     assert world.keeper.expired == len(ids)
     world.tick(110.0)
     assert world.proposed == []
+    replica.machine.abandon()
+
+
+def test_what_is_granted_anew_before_its_turn_comes_does_not_end(world: World) -> None:
+    replica, ids = world.replica, range(1, EXPIRE_BATCH_MAX + 3)
+    replica.apply(*((Kind.LEASE_GRANT, LeaseGrantRequest(ID=each, TTL=3)) for each in ids))
+    world.tick(100.0)
+    world.tick(103.0)
+    waiting = min(world.keeper._due)
+    replica.do(Kind.LEASE_REVOKE, LeaseRevokeRequest(ID=waiting))
+    replica.grant(waiting, 100)
+    world.tick(103.1)
+    world.apply()
+    world.apply()
+    assert replica.machine.lessor.leases() == [waiting]
+    replica.machine.abandon()
+
+
+@pytest.mark.parametrize("how", ["lost", "failed"])
+def test_an_entry_that_does_not_come_through_is_not_waited_for(world: World, how: str) -> None:
+    world.replica.grant(1, 3)
+    world.tick(100.0)
+    world.tick(103.0)
+    (_, _, done), world.proposed = world.proposed[0], []
+    if how == "failed":
+        done(errors.NotLeader())
+    for now in (104.0, 105.0, 106.0):
+        world.tick(now)
+    assert [kind for kind, _, _ in world.proposed] == [Kind.LEASE_EXPIRE]
+    world.apply()
+    assert world.replica.machine.lessor.leases() == []
+
+
+def test_what_was_due_under_an_earlier_term_is_not_ended_in_this_one(world: World) -> None:
+    replica, ids = world.replica, range(1, EXPIRE_BATCH_MAX + 3)
+    replica.apply(*((Kind.LEASE_GRANT, LeaseGrantRequest(ID=each, TTL=3)) for each in ids))
+    world.tick(100.0)
+    world.tick(103.0)
+    world.proposed = []
+    world.driver.term = 2
+    world.lead()
+    world.tick(103.5)
+    assert world.proposed == [], "they have their whole TTL again"
     replica.machine.abandon()
 
 

@@ -303,6 +303,7 @@ def test_who_connects_again_after_a_flood_is_not_read_for_a_while(
     side.receive(flood)
     assert (side.kinds()[-1], side.transport.end) == (h2.GOAWAY, "closed")
     again = sides(after=side)
+    side.loop.run()
     assert again.transport.reading == is_read_at_once
     side.loop.run(Limits().calm_s + 0.1)
     assert again.transport.reading
