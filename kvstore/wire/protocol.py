@@ -25,6 +25,8 @@ _HTTP1_VERBS = (
     b"TRACE ",
     b"CONNECT ",
 )
+RESTING_BYTES_MAX = 16 << 10
+"""Kept of a connection that has to wait: more than a client's first words are."""
 Http1Factory = Callable[[], asyncio.Protocol]
 
 
@@ -53,6 +55,7 @@ class WireProtocol(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._connection: Connection | None = None
         self._early = b""
+        self._resting = False
         self._flush_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -82,18 +85,33 @@ class WireProtocol(asyncio.Protocol):
         self._keepalive = self._loop.call_later(self._limits.preface_timeout_s, self._check_preface)
         wait_s = self._calm.wait_s(self._host, self._loop.time())
         if wait_s > 0:
-            self._loop.call_soon(self._rest, wait_s)  # uvloop begins to read when this has returned
+            self._resting = True
+            self._loop.call_soon(self._rest, wait_s)
 
     def _rest(self, wait_s: float) -> None:
-        """Nothing is read for so long."""
+        """Nothing is read for so long. uvloop begins to read when connection_made() has returned, whatever that has
+        asked for, and may read once before this is called: that little is kept."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
-            self._loop.call_later(wait_s, self._go_on)
+            self._loop.call_later(wait_s, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = False
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+            data, self._early = self._early, b""
+            if data:
+                self.data_received(data)
 
     def data_received(self, data: bytes) -> None:
         connection = self._connection
         if connection is None:
             data = self._early + data
+            if self._resting:
+                self._early = data
+                if len(data) > RESTING_BYTES_MAX:
+                    self._end()
+                return
             connection = self._sniff(data)
             if connection is None:
                 return
@@ -130,10 +148,10 @@ class WireProtocol(asyncio.Protocol):
 
     def _go_on(self) -> None:
         connection, transport = self._connection, self._transport
-        if transport is None or transport.is_closing():
+        if connection is None or transport is None or transport.is_closing():
             return
         transport.resume_reading()
-        if connection is not None and connection.has_more:
+        if connection.has_more:
             self._receive(connection, b"")
 
     def _sniff(self, data: bytes) -> Connection | None:
