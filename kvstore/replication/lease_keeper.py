@@ -77,25 +77,30 @@ class LeaseKeeper:
         self._expiring_until = 0.0  # an entry with some of them is under way, at most until then
 
     def _role_changed(self, role: Role, leader_id: int) -> None:
-        """A new leader gives every lease what the log says was left of it, or its whole TTL: it cannot know what
-        the old one had promised."""
-        leading, term = role == Role.LEADER, self._driver.term
-        if leading and (not self._leading or term != self._term):
-            self._machine.lessor.promote(self._now())
-            self._term = term
-            self._due.clear()
-            self._expiring_until = 0.0
-        elif self._leading and not leading:
+        if self._leading and role != Role.LEADER:
             self._machine.lessor.demote()
-        self._leading = leading
+        self._leading = role == Role.LEADER
+        self._begin_time()
 
     @property
     def _keeps_time(self) -> bool:
         """Whether the lessor's clock is the cluster's: this member leads, and in the term it was promoted in."""
         return self._leading and self._driver.is_leader and self._driver.term == self._term
 
+    def _begin_term(self) -> None:
+        """A new leader gives every lease what the log says was left of it, or its whole TTL: it cannot know what
+        the old one had promised. All the log: the end of it may take back the mark of a lease that was renewed."""
+        term = self._driver.term
+        if self._machine.applied_term == term:
+            self._machine.lessor.promote(self._now())
+            self._term = term
+            self._due.clear()
+            self._expiring_until = 0.0
+
     def _begin_time(self) -> None:
         """After every turn: the time of what it has granted or let go runs from here, not from the next tick."""
+        if self._leading and self._term != self._driver.term and self._driver.is_leader:
+            self._begin_term()
         lessor = self._machine.lessor
         if lessor.has_unscheduled and self._keeps_time:
             lessor.schedule(self._now())
