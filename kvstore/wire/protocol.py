@@ -124,8 +124,8 @@ class WireProtocol(asyncio.Protocol):
         try:
             connection.receive(data, now)
         except ConnectionFault as fault:
-            if fault.is_flood:
-                self._calm.flooded(self._host, now)
+            judged = self._calm.flooded if fault.is_flood else self._calm.faulted
+            judged(self._host, now)
             connection.fail(fault)
             self._flush()
             self._end()

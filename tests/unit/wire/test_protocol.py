@@ -9,7 +9,7 @@ import pytest
 
 from kvstore.rpc import Status
 from kvstore.wire import frames as h2
-from kvstore.wire.calm import Calm
+from kvstore.wire.calm import FAULTS_BURST, Calm
 from kvstore.wire.limits import Limits
 from kvstore.wire.protocol import RESTING_BYTES_MAX, WireProtocol
 from tests.unit.wire.peer import CHAT, ECHO, HOLD, Peer, Service, framed
@@ -312,6 +312,22 @@ def test_who_connects_again_after_a_flood_is_not_read_for_a_while(
     again.receive(again.request(3, ECHO))
     side.loop.run()
     assert again.kinds().count(h2.DATA) == 2
+
+
+def test_who_breaks_the_protocol_again_and_again_is_not_read_for_a_while(sides: Callable[..., Side]) -> None:
+    side = sides(greet=True)
+    side.receive(h2.frame(h2.PUSH_PROMISE, 0, 1))
+    for _ in range(int(FAULTS_BURST)):
+        again = sides(after=side)
+        again.receive(START + h2.frame(h2.PUSH_PROMISE, 0, 1))
+        assert again.transport.writes
+    again = sides(after=side)
+    again.receive(START + again.request(1, ECHO))
+    side.loop.run()
+    assert (again.transport.reading, again.transport.writes) == (False, [])
+    side.loop.run(Limits().calm_s + 0.1)
+    assert again.transport.reading
+    assert h2.DATA in again.kinds()
 
 
 def test_of_who_waits_only_the_first_words_are_kept(sides: Callable[..., Side]) -> None:
