@@ -24,13 +24,14 @@ compiled: $(COMPILED)/.built ## build/compiled: a copy of the tree whose hot pat
 $(COMPILED)/.built: $(STAMP) setup.py $(shell find kvstore raft -name '*.py')
 	rm -rf $(COMPILED)
 	mkdir -p $(COMPILED)
+	@touch $(COMPILED)/.begun # its time: what is edited meanwhile is newer
 	git ls-files -z | xargs -0 cp --parents -t $(COMPILED)
 	cd $(COMPILED) && KVSTORE_COMPILE=1 $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace
 	mkdir $(COMPILED)/bin
 	printf '#!/bin/sh\nPYTHONPATH=%s exec %s/kvstore "$$@"\n' $(CURDIR)/$(COMPILED) $(CURDIR)/$(BIN) \
 		> $(COMPILED)/bin/kvstore
 	chmod +x $(COMPILED)/bin/kvstore
-	@touch $@
+	@mv $(COMPILED)/.begun $@
 
 proto: $(STAMP)  ## regenerate kvstore/pb from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. proto/kvstore/pb/*.proto

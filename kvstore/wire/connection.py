@@ -47,6 +47,7 @@ _WINDOW_UPDATE_AT = 1 << 20
 _FIELDS_PER_CONTROL = 8  # so many fields above FIELDS_FREE cost as much to decode as a control frame
 _CALL_FRAMES = 6  # what a call costs besides its frames, in frames
 _CONTROL_FRAMES = 2
+_RESET_FRAMES = 20  # rare, but in a rapid reset: there it spreads calls that cost much over more turns
 _DECODED_BYTES_PER_FRAME = 20  # a Huffman-coded byte takes 0.2 us, a small frame 4
 _STREAMS_PER_CONTROL = 100  # a change of the initial window costs one control frame for so many open streams
 
@@ -85,7 +86,7 @@ class Connection:
         self._frame_bytes = h2.MAX_FRAME_BYTES
         self._blocked: OrderedDict[int, Stream] = OrderedDict()  # taken from the front in constant time
         self._queued_bytes = 0
-        self._output_bytes = 0  # on `output`, without the small frames that take no part in its bound
+        self._output_bytes = 0  # on `output`, about: not all of the small frames
         self._socket_full = False
         self._waiting: dict[int, Callable[[], None]] = {}  # what goes on when there is room, by stream
         # Receiving
@@ -180,7 +181,7 @@ class Connection:
                             continue
                 self._headers(number, flags, data[start:stop])
             else:
-                left -= _CONTROL_FRAMES
+                left -= _RESET_FRAMES if kind == h2.RST_STREAM else _CONTROL_FRAMES
                 self._control(kind, flags, number, data[start:stop])
             if self._heads.decoded_bytes:
                 left -= self._heads.decoded_bytes // _DECODED_BYTES_PER_FRAME
@@ -545,6 +546,7 @@ class Connection:
         if not self.output and not self._receiving:
             self._on_output()
         self._window -= size
+        self._output_bytes += size
         self._ping_strikes = 0
         # fmt: off
         self.output += (
@@ -663,13 +665,18 @@ class Connection:
             queued > 0 and self._traffic.queued_bytes > limits.congested_bytes_of_all
         )
 
+    @property
+    def has_room(self) -> bool:
+        """For one more answer that may be large: what was made in this turn is little, and so is what waits."""
+        return self._output_bytes <= self._limits.turn_bytes and not self.is_congested
+
     def when_room(self, stream: Stream, go_on: Callable[[], None]) -> None:
-        """For answers that may be large: a client that reads nothing gets no more of them made."""
+        """A client that reads nothing gets no more of large answers made, and others have their turn in between."""
         self._waiting[stream.number] = go_on
 
     def resume(self) -> None:
         """Goes on with what waits for room, in the order it came; called whenever there may be some."""
-        while self._waiting and not self.is_congested:
+        while self._waiting and self.has_room:
             self._waiting.pop(next(iter(self._waiting)))()
 
     # Ending

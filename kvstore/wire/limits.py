@@ -17,6 +17,7 @@ class Limits:
     header_block_bytes: int = 16 << 10  # CONTINUATION flood; Huffman-coded, it takes 3 ms to decode
     header_list_bytes: int = 64 << 10  # HPACK bomb
     partial_bytes: int = 40 << 20  # messages begun and not finished, all streams together
+    turn_bytes: int = 512 << 10  # of answers made in one go, half a millisecond: many large calls at once
     queued_bytes: int = 256 << 20  # replies that the peer does not read, or opens no window for
     congested_bytes: int = 8 << 20  # of replies not taken: above it ranges wait, instead of being made …
     congested_bytes_of_all: int = 32 << 20  # … and above this, of all connections, on each that is behind

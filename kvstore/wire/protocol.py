@@ -27,6 +27,8 @@ _HTTP1_VERBS = (
 )
 RESTING_BYTES_MAX = 16 << 10
 """Kept of a connection that has to wait: more than a client's first words are."""
+MUCH_BYTES = 128 << 10
+"""Read at once: then others have their turn. libuv would go on, up to 32 times as much (uv__read)."""
 Http1Factory = Callable[[], asyncio.Protocol]
 
 
@@ -134,7 +136,7 @@ class WireProtocol(asyncio.Protocol):
             self._flush()
         else:
             connection.resume()
-        if connection.has_more:
+        if connection.has_more or len(data) >= MUCH_BYTES:
             self._go_on_later()
         deadline = connection.next_deadline
         if deadline is not None and (self._timer is None or deadline < self._timer_at):

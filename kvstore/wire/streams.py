@@ -103,7 +103,7 @@ class Stream:
 
     @property
     def congested(self) -> bool:
-        return self.connection.is_congested
+        return not self.connection.has_room
 
     def when_room(self, go_on: Callable[[], None]) -> None:
         self.connection.when_room(self, go_on)

@@ -1,4 +1,5 @@
-"""python -m tests.abuse: each attack on a real member, what it cost in memory, and what another client felt.
+"""python -m tests.abuse [SERVER [ATTACK...]]: attacks on a real member, what each cost in memory, and what another
+client felt. SERVER is "kvstore", "etcd" or a path; without ATTACK it is all of them.
 
 A client puts one after the other: for a while without an attack, beside a process that is as busy and attacks nobody,
 and then beside each. Its p99 depends on what else the machine does, and on as few cores as two on the attacker's own
@@ -12,6 +13,7 @@ import contextlib
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -39,7 +41,7 @@ async def puts(connection: RawConnection, took: list[float]) -> None:
         await asyncio.sleep(0.001)
 
 
-async def run(server: str) -> Table:
+async def run(server: str, attacks: Sequence[str]) -> Table:
     columns = ("attack", "sent", "memory", "puts beside it", "p99", "of none", "of busy", "ended with")
     table = Table(*columns, title=server)
     with tempfile.TemporaryDirectory(prefix="kvstore-abuse-") as folder:
@@ -55,7 +57,7 @@ async def run(server: str) -> Table:
             table.add_row("none", "", "", f"{len(took):,}", f"{1e3 * normal:.1f} ms")
             beside_busy = float("nan")
             assert member.program is not None
-            for name in (BUSY, *ATTACKS):
+            for name in (BUSY, *attacks):
                 took.clear()
                 async with Memory.watching(member.program.pid) as memory:
                     report = await carried_out(name, member.endpoint)
@@ -75,7 +77,13 @@ async def run(server: str) -> Table:
     return table
 
 
+def main(server: str = "kvstore", *attacks: str) -> None:
+    unknown = [name for name in attacks if name not in ATTACKS]
+    if unknown:
+        raise SystemExit(f"no attack is called {unknown[0]!r}; there are: {', '.join(ATTACKS)}")
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(asyncio.run(run(server, attacks or tuple(ATTACKS))))
+
+
 if __name__ == "__main__":
-    Console(width=None if sys.stdout.isatty() else 140).print(
-        asyncio.run(run(sys.argv[1] if len(sys.argv) > 1 else "kvstore"))
-    )
+    main(*sys.argv[1:])

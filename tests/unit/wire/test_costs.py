@@ -417,6 +417,20 @@ def test_much_work_is_done_in_slices() -> None:
     assert sum(slices) == 25 - answered
 
 
+def test_of_calls_that_are_reset_at_once_few_are_done_in_one_turn() -> None:
+    peer = Peer(Limits(slice_frames=100))
+    head = peer.head(ECHO)
+    attack = b"".join(
+        h2.frame(h2.HEADERS, h2.END_HEADERS, number, head)
+        + h2.frame(h2.DATA, h2.END_STREAM, number, framed(b"q"))
+        + h2.frame(h2.RST_STREAM, 0, number, h2.U32.pack(h2.CANCEL))
+        for number in range(1, 101, 2)
+    )
+    peer.connection.receive(attack, peer.now)
+    assert peer.connection.has_more
+    assert 0 < len(peer.replies()) <= 4
+
+
 def test_a_header_block_counts_by_what_it_takes_to_decode() -> None:
     peer = Peer(Limits(slice_frames=100))
     blocks = [literal("n", str(at)) + literal("x", "y" * 3_000) for at in range(4)]
@@ -474,6 +488,21 @@ def test_nothing_more_is_made_for_a_client_that_takes_nothing() -> None:
     assert large.made == 49  # all but the one whose caller has gone
     assert [len(data) for data, _ in answers.values()].count(10_005) == 39  # the first ten went before
     assert not peer.connection._waiting
+
+
+def test_of_many_large_answers_only_some_are_made_in_one_turn() -> None:
+    peer, large = with_large(Limits(turn_bytes=35_000))
+    widest(peer)
+    for number in range(1, 41, 2):
+        peer.call(number, b"q", "/test.Test/Large")
+    made = [large.made]
+    answers: dict[int, tuple[bytes, dict[str, str]]] = {}
+    while peer.connection.output:
+        answers |= peer.replies()
+        peer.connection.resume()  # as the protocol does when it has written
+        made.append(large.made)
+    assert made == [4, 8, 12, 16, 20, 20]
+    assert [len(data) for data, _ in answers.values()] == [10_005] * 20
 
 
 def test_clients_that_take_nothing_share_one_bound() -> None:

@@ -11,7 +11,7 @@ from kvstore.rpc import Status
 from kvstore.wire import frames as h2
 from kvstore.wire.calm import FAULTS_BURST, Calm
 from kvstore.wire.limits import Limits
-from kvstore.wire.protocol import RESTING_BYTES_MAX, WireProtocol
+from kvstore.wire.protocol import MUCH_BYTES, RESTING_BYTES_MAX, WireProtocol
 from tests.unit.wire.peer import CHAT, ECHO, HOLD, Peer, Service, framed
 from tests.unit.wire.shell import Loop, Transport
 
@@ -337,6 +337,25 @@ def test_of_who_waits_only_the_first_words_are_kept(sides: Callable[..., Side]) 
     again.receive(START + b"x" * RESTING_BYTES_MAX)
     side.loop.run(Limits().calm_s + 0.1)
     assert (again.transport.end, again.transport.writes) == ("closed", [])
+
+
+def test_who_sends_much_is_read_on_when_others_have_had_their_turn(sides: Callable[..., Side]) -> None:
+    side = sides(greet=True)
+    large = b"x" * MUCH_BYTES
+    request = side.request(1, ECHO)[: -len(framed(b"x")) - h2.FRAME_BYTES]
+    message = framed(large)
+    for at in range(0, len(message), h2.MAX_FRAME_BYTES):
+        piece = message[at : at + h2.MAX_FRAME_BYTES]
+        last = at + len(piece) == len(message)
+        request += h2.frame(h2.DATA, h2.END_STREAM if last else 0, 1, piece)
+    side.receive(request[: len(request) - 100])
+    assert not side.transport.reading
+    side.loop.run()
+    assert side.transport.reading
+    side.receive(request[len(request) - 100 :])
+    assert side.transport.reading
+    side.loop.run()
+    assert h2.DATA in side.kinds()
 
 
 # Ending
