@@ -196,7 +196,7 @@ DIFFERENT: list[tuple[str, str, int, int, str]] = [
     ),
     ("/v3/lease/keepalive", '{"ID":"x"}', 500, 400, "bad JSON on a stream is the client's mistake too"),
     ("/v3/watch", "bad", 500, 400, "bad JSON on a stream is the client's mistake too"),
-    ("/v3/maintenance/hashkv", "{}", 404, 200, "the path was wrong until 3.5.2"),
+    ("/v3/maintenance/hashkv", "{}", 404, 200, "the path was wrong until 3.5.10"),
     ("/v3//kv/range", "{}", 301, 404, "paths are exact: nothing is redirected"),
 ]
 
