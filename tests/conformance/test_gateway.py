@@ -230,6 +230,9 @@ def test_a_member_that_is_not_there(servers: tuple[Cluster, Cluster]) -> None:
     for name, urls in (("update", ',"peerURLs":["http://127.0.0.1:1"]'), ("promote", "")):
         answer = call(servers[1], f"/v3/cluster/member/{name}", f'{{"ID":"5"{urls}}}')
         assert (answer.status, answer.body["message"]) == (404, "etcdserver: member not found")
+    (voter,) = call(servers[1], "/v3/cluster/member/list", "{}").body["members"]
+    answer = call(servers[1], "/v3/cluster/member/promote", f'{{"ID":"{voter["ID"]}"}}')
+    assert (answer.status, answer.body["message"]) == (400, "etcdserver: can only promote a learner member")
 
 
 def test_status(servers: tuple[Cluster, Cluster]) -> None:
