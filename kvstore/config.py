@@ -342,12 +342,20 @@ def read_arguments(arguments: Sequence[str]) -> dict[str, str]:
 def read_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """The same from ETCD_* and KVSTORE_* variables; the latter win. Unknown ones are left alone, as etcd does."""
     given: dict[str, str] = {}
+    for name in _IGNORED_SWITCHES | _IGNORED_VALUES:  # etcd's alone: KVSTORE_DEBUG may be anybody's
+        text = environment.get(_variable("ETCD_", name))
+        if text:
+            given[name] = text
     for prefix in ("ETCD_", "KVSTORE_"):
         for name in [*_ALIASES, *FLAGS, *sorted(_REFUSED)]:
-            text = environment.get(prefix + name.upper().replace("-", "_"))
+            text = environment.get(_variable(prefix, name))
             if text:
                 given[_ALIASES.get(name, name)] = text
     return given
+
+
+def _variable(prefix: str, name: str) -> str:
+    return prefix + name.upper().replace("-", "_")
 
 
 def load(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
@@ -369,7 +377,7 @@ def load(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
             )
         except ValueError as problem:
             raise FlagError(f'invalid value "{text}" for flag -{name}: {problem}') from None
-    ignored = tuple(sorted(name for name in from_arguments if name in _IGNORED_SWITCHES | _IGNORED_VALUES))
+    ignored = tuple(sorted(given.keys() & (_IGNORED_SWITCHES | _IGNORED_VALUES)))
     return _settle(values, given, ignored)
 
 

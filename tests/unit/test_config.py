@@ -55,6 +55,16 @@ def test_flags_without_meaning_are_named_once() -> None:
     assert load(["--logger=zap", "--max-wals", "5", "--logger=zap"], {}).ignored == ("logger", "max-wals")
 
 
+def test_those_of_the_environment_are_named_too() -> None:
+    environment = {
+        "ETCD_UNSAFE_NO_FSYNC": "true",
+        "ETCD_WAL_DIR": "/wal",
+        "ETCD_NAME": "e",
+        "KVSTORE_DEBUG": "1",
+    }
+    assert load(["--wal-dir=/w"], environment).ignored == ("unsafe-no-fsync", "wal-dir")
+
+
 @pytest.mark.parametrize(
     ("words", "field", "value"),
     [
