@@ -214,6 +214,7 @@ class Flag:
 PROGRESS_FLAG = "experimental-watch-progress-notify-interval"
 CORRUPT_FLAG = "experimental-corrupt-check-time"
 INITIAL_CORRUPT_FLAG = "experimental-initial-corrupt-check"
+LEARNERS_FLAG = "experimental-max-learners"
 WARNING_APPLY_FLAG = "experimental-warning-apply-duration"
 WARNING_UNARY_FLAG = "experimental-warning-unary-request-duration"
 FLAGS: dict[str, Flag] = {
@@ -231,7 +232,6 @@ FLAGS: dict[str, Flag] = {
     "snapshot-count": Flag("2000", _positive, "commands applied between trims of the log"),
     "quota-backend-bytes": Flag("0", int, "size at which writes are refused (0: 2 GiB, -1: none)"),
     CORRUPT_FLAG: Flag("0s", parse_duration, "how often the leader compares what members hold (0: never)"),
-    "corrupt-check-time": Flag("0s", parse_duration, "the same, as etcd 3.6 calls it"),
     INITIAL_CORRUPT_FLAG: Flag("false", _switch, "compare with the other members before serving anybody"),
     "feature-gates": Flag("", _gates, "etcd 3.6's: InitialCorruptCheck=true has a meaning"),
     "auto-disarm": Flag("true", _switch, "take the NOSPACE alarm back when there is space again"),
@@ -240,7 +240,7 @@ FLAGS: dict[str, Flag] = {
     "auto-compaction-mode": Flag("periodic", _one_of("periodic", "revision"), "periodic or revision"),
     "auto-compaction-retention": Flag("0", str, "hours, a duration or revisions to keep (0: off)"),
     "strict-reconfig-check": Flag("true", _switch, "refuse changes of membership that risk the majority"),
-    "experimental-max-learners": Flag("1", _positive, "most learners at a time"),
+    LEARNERS_FLAG: Flag("1", _positive, "most learners at a time"),
     "snapshot-send-bytes-per-s": Flag("134217728", int, "how fast a snapshot goes to a member (0: no bound)"),
     "force-new-cluster": Flag("false", _switch, "after a disaster: go on alone with what this member has"),
     "cors": Flag("*", _origins, "origins whose pages may call the HTTP side, comma-separated (*: all)"),
@@ -266,13 +266,19 @@ FLAGS: dict[str, Flag] = {
 _KINDS: dict[str, Callable[[str], Any]] = {"text": str, "switch": _switch, "list": _list, "years": _years}
 FLAGS |= {name: Flag(default, _KINDS[kind], text) for name, (kind, default, text) in tls.FLAGS.items()}
 
+# Other names of the same: the newer ones of etcd 3.6, and older ones that it still takes.
+_ALIASES = tls.ALIASES | {
+    flag.removeprefix("experimental-"): flag
+    for flag in (PROGRESS_FLAG, CORRUPT_FLAG, WARNING_APPLY_FLAG, WARNING_UNARY_FLAG, LEARNERS_FLAG)
+}
 _IGNORED_SWITCHES = frozenset(
     "initial-election-tick-advance socket-reuse-port socket-reuse-address pre-vote"
     " enable-v2 enable-pprof enable-log-rotation debug"
-    " experimental-enable-distributed-tracing"
+    " experimental-enable-distributed-tracing enable-distributed-tracing disable-log-sampling"
+    " discovery-insecure-transport discovery-insecure-skip-tls-verify experimental-set-member-localaddr"
     " experimental-enable-lease-checkpoint experimental-enable-lease-checkpoint-persist"
     " experimental-txn-mode-write-with-shared-buffer"
-    " experimental-memory-mlock experimental-compact-hash-check-enabled"
+    " experimental-memory-mlock memory-mlock experimental-compact-hash-check-enabled"
     " experimental-stop-grpc-service-on-defrag unsafe-no-fsync".split()
 )
 _IGNORED_VALUES = frozenset(
@@ -282,15 +288,24 @@ _IGNORED_VALUES = frozenset(
     " client-cert-file client-key-file"
     " experimental-distributed-tracing-address experimental-distributed-tracing-service-name"
     " experimental-distributed-tracing-instance-id experimental-distributed-tracing-sampling-rate"
-    " experimental-compaction-batch-limit"
-    " experimental-compaction-sleep-interval"
-    " experimental-bootstrap-defrag-threshold-megabytes experimental-compact-hash-check-time"
-    " experimental-snapshot-catchup-entries proxy proxy-failure-wait"
+    " distributed-tracing-address distributed-tracing-service-name"
+    " distributed-tracing-instance-id distributed-tracing-sampling-rate"
+    " experimental-compaction-batch-limit compaction-batch-limit"
+    " experimental-compaction-sleep-interval compaction-sleep-interval"
+    " experimental-bootstrap-defrag-threshold-megabytes bootstrap-defrag-threshold-megabytes"
+    " experimental-compact-hash-check-time compact-hash-check-time"
+    " experimental-snapshot-catchup-entries snapshot-catchup-entries"
+    " experimental-downgrade-check-time downgrade-check-time experimental-wait-cluster-ready-timeout"
+    " experimental-enable-v2v3 raft-read-timeout raft-write-timeout"
+    " discovery-dial-timeout discovery-request-timeout discovery-keepalive-time discovery-keepalive-timeout"
+    " discovery-cert discovery-key discovery-cacert discovery-user discovery-password"
+    " proxy proxy-failure-wait"
     " proxy-refresh-interval proxy-dial-timeout proxy-write-timeout proxy-read-timeout".split()
 )
-# Flags whose meaning a user relies on for safety: taking them silently would be a false promise.
+# Flags that change what is started, or where it listens: taking them silently would be a false promise.
 _REFUSED = frozenset(
-    "discovery discovery-srv discovery-srv-name discovery-fallback discovery-proxy config-file".split()
+    "discovery discovery-srv discovery-srv-name discovery-fallback discovery-proxy discovery-endpoints"
+    " discovery-token config-file listen-client-http-urls".split()
 )
 _SWITCHES = frozenset(name for name, flag in FLAGS.items() if flag.parse is _switch)
 _FALSE = ("false", "0", "f", "F", "False", "FALSE", "")
@@ -310,7 +325,7 @@ def read_arguments(arguments: Sequence[str]) -> dict[str, str]:
         name, equals, value = word.lstrip("-").partition("=")
         if word.startswith("---") or not name:
             raise FlagError(f"bad flag syntax: {word}")
-        name = tls.ALIASES.get(name, name)
+        name = _ALIASES.get(name, name)
         if name not in FLAGS and name not in _IGNORED_SWITCHES | _IGNORED_VALUES | _REFUSED:
             raise FlagError(f"flag provided but not defined: -{name}")
         if not equals:
@@ -327,12 +342,20 @@ def read_arguments(arguments: Sequence[str]) -> dict[str, str]:
 def read_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """The same from ETCD_* and KVSTORE_* variables; the latter win. Unknown ones are left alone, as etcd does."""
     given: dict[str, str] = {}
+    for name in _IGNORED_SWITCHES | _IGNORED_VALUES:  # etcd's alone: KVSTORE_DEBUG may be anybody's
+        text = environment.get(_variable("ETCD_", name))
+        if text:
+            given[name] = text
     for prefix in ("ETCD_", "KVSTORE_"):
-        for name in [*tls.ALIASES, *FLAGS, *sorted(_REFUSED)]:
-            text = environment.get(prefix + name.upper().replace("-", "_"))
+        for name in [*_ALIASES, *FLAGS, *sorted(_REFUSED)]:
+            text = environment.get(_variable(prefix, name))
             if text:
-                given[tls.ALIASES.get(name, name)] = text
+                given[_ALIASES.get(name, name)] = text
     return given
+
+
+def _variable(prefix: str, name: str) -> str:
+    return prefix + name.upper().replace("-", "_")
 
 
 def load(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
@@ -354,7 +377,7 @@ def load(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
             )
         except ValueError as problem:
             raise FlagError(f'invalid value "{text}" for flag -{name}: {problem}') from None
-    ignored = tuple(sorted(name for name in from_arguments if name in _IGNORED_SWITCHES | _IGNORED_VALUES))
+    ignored = tuple(sorted(given.keys() & (_IGNORED_SWITCHES | _IGNORED_VALUES)))
     return _settle(values, given, ignored)
 
 
@@ -414,14 +437,14 @@ def _settle(values: dict[str, Any], given: Mapping[str, str], ignored: tuple[str
         auto_compaction_retention=values["auto-compaction-retention"],
         watch_progress_notify_interval_s=values[PROGRESS_FLAG],
         strict_reconfig_check=values["strict-reconfig-check"],
-        max_learners=values["experimental-max-learners"],
+        max_learners=values[LEARNERS_FLAG],
         snapshot_send_bytes_per_s=values["snapshot-send-bytes-per-s"],
         force_new_cluster=values["force-new-cluster"],
         log_level=values["log-level"],
         log_format=values["log-format"],
         metrics=values["metrics"],
         listen_metrics_urls=values["listen-metrics-urls"],
-        corrupt_check_s=values[CORRUPT_FLAG] or values["corrupt-check-time"],
+        corrupt_check_s=values[CORRUPT_FLAG],
         initial_corrupt_check=values[INITIAL_CORRUPT_FLAG]
         or "InitialCorruptCheck" in values["feature-gates"],
         auto_disarm=values["auto-disarm"],

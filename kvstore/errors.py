@@ -184,21 +184,11 @@ class PermissionNotGranted(StoreError): ...
 class AuthNotEnabled(StoreError): ...
 
 
-class NotForLearner(StoreError):
-    """A learner answers status and serializable reads, nothing else."""
-
-
-class NotCapable(StoreError): ...
-
-
 class BadDowngradeVersion(InvalidRequest):
     """Not of the form major.minor."""
 
 
 class InvalidDowngradeTarget(InvalidRequest): ...
-
-
-class DowngradeUnderWay(StoreError): ...
 
 
 class NoDowngrade(StoreError): ...
@@ -238,10 +228,6 @@ class NotLeader(StoreError):
     def __init__(self, leader_id: int = 0) -> None:
         super().__init__(leader_id)
         self.leader_id = leader_id
-
-
-class LeaderChanged(StoreError):
-    """A linearizable read was caught by a change of leader; reads have no effect, so this is definite."""
 
 
 class TooManyRequests(StoreError):

@@ -72,17 +72,16 @@ class AuthService:
         return handler
 
     def _propose(self, call: UnaryCall, kind: Kind, payload: bytes) -> None:
-        if len(payload) > self._context.config.max_request_bytes:
-            fail(call, errors.RequestTooLarge())
-        elif self._context.has_leader(call):
-            reply = Reply(self._context, call)
+        if not self._context.has_leader(call):
+            return
+        reply = Reply(self._context, call)
 
-            def done(outcome: Outcome) -> None:
-                if isinstance(outcome, tuple):
-                    log.info("auth: applied a change", change=kind.name.lower())
-                reply(outcome)
+        def done(outcome: Outcome) -> None:
+            if isinstance(outcome, tuple):
+                log.info("auth: applied a change", change=kind.name.lower())
+            reply(outcome)
 
-            self._context.propose(call, kind, payload, done)
+        self._context.propose(call, kind, payload, done)
 
     def user_add(self, call: UnaryCall, data: bytes) -> None:
         request = parse(call, pb.AuthUserAddRequest, data)

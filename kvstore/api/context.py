@@ -87,7 +87,11 @@ class Context:
         return HEADER_TAG + varint(len(inner)) + inner
 
     def propose(self, call: Call, kind: Kind, payload: bytes, done: Done) -> None:
-        """Replicates a write in the name of whoever the call is from, where anybody asks for that."""
+        """Replicates a write in the name of whoever the call is from, where anybody asks for that. What a service makes
+        of a request is bounded as the request is."""
+        if len(payload) > self.config.max_request_bytes:
+            done(errors.RequestTooLarge())
+            return
         if self.auth.enabled:
             try:
                 kind, payload = self.guard.sign(call, kind, payload)

@@ -187,7 +187,8 @@ class KeepAliveStream:
             if problem is not None:
                 self._finish(*status_of(problem))
                 return
-            reply = LeaseKeepAliveResponse(ID=lease_id, TTL=(ttl_ms or 0) // 1000)
+            ttl_s = 0 if ttl_ms is None else max(1, ttl_ms // 1000)  # 0 says that it is gone
+            reply = LeaseKeepAliveResponse(ID=lease_id, TTL=ttl_s)
             slot[0] = header + reply.SerializeToString()
             self._flush()
 

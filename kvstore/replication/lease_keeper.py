@@ -268,7 +268,8 @@ class LeaseKeeper:
 
     def _unmark(self, lease_id: int, deadline: float, done: Renewed) -> None:
         """Takes the lease's mark back, and renews it when that is applied: what was committed in this term after
-        the question shows, as a read index does, that this member still led."""
+        the question shows, as a read index does, that this member still led. Also where a member that is too old for
+        marks has come since: that one stops, as at anything it does not know, and no renewal is promised in vain."""
         lessor, term = self._machine.lessor, self._term
         lease = lessor.get(lease_id)
         assert lease is not None, "a lease that is marked is there"

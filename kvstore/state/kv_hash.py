@@ -26,7 +26,8 @@ class KvHash(NamedTuple):
 
 class HashTask:
     def __init__(self, keyspace: Keyspace, revision: int = 0) -> None:
-        """revision 0: the present one. Raises FutureRevision, Compacted."""
+        """revision 0 or less: the present one. Raises FutureRevision, Compacted."""
+        revision = max(0, revision)
         if revision > keyspace.revision:
             raise errors.FutureRevision
         if revision and revision < keyspace.compact_revision:

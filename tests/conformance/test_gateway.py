@@ -196,7 +196,7 @@ DIFFERENT: list[tuple[str, str, int, int, str]] = [
     ),
     ("/v3/lease/keepalive", '{"ID":"x"}', 500, 400, "bad JSON on a stream is the client's mistake too"),
     ("/v3/watch", "bad", 500, 400, "bad JSON on a stream is the client's mistake too"),
-    ("/v3/maintenance/hashkv", "{}", 404, 200, "the path was wrong until 3.5.2"),
+    ("/v3/maintenance/hashkv", "{}", 404, 200, "the path was wrong until 3.5.10"),
     ("/v3//kv/range", "{}", 301, 404, "paths are exact: nothing is redirected"),
 ]
 
@@ -230,6 +230,9 @@ def test_a_member_that_is_not_there(servers: tuple[Cluster, Cluster]) -> None:
     for name, urls in (("update", ',"peerURLs":["http://127.0.0.1:1"]'), ("promote", "")):
         answer = call(servers[1], f"/v3/cluster/member/{name}", f'{{"ID":"5"{urls}}}')
         assert (answer.status, answer.body["message"]) == (404, "etcdserver: member not found")
+    (voter,) = call(servers[1], "/v3/cluster/member/list", "{}").body["members"]
+    answer = call(servers[1], "/v3/cluster/member/promote", f'{{"ID":"{voter["ID"]}"}}')
+    assert (answer.status, answer.body["message"]) == (400, "etcdserver: can only promote a learner member")
 
 
 def test_status(servers: tuple[Cluster, Cluster]) -> None:

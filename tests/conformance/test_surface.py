@@ -145,6 +145,13 @@ def _compaction(calls: Calls) -> Iterator[tuple[str, Any]]:
     yield "at the point", calls.get(b"s/a", revision=revision - 1).count
     yield "below it", calls.get(b"s/a", revision=revision - 2)
     yield "-1 after it", calls.txn(range_op(b"s/a", -1))
+    for asked, at in (
+        ("of the future", 10_000),
+        ("of what is compacted", revision - 2),
+        ("negative", -1),
+    ):
+        hashed = calls("Maintenance/HashKV", pb.HashKVRequest(revision=at), pb.HashKVResponse)
+        yield f"a hash {asked}", hashed if isinstance(hashed, tuple) else hashed.compact_revision
 
 
 def _watches(calls: Calls) -> Iterator[tuple[str, Any]]:
@@ -171,6 +178,20 @@ def _leases(calls: Calls) -> Iterator[tuple[str, Any]]:
 
 
 def _others(calls: Calls) -> Iterator[tuple[str, Any]]:
+    alarm = pb.AlarmRequest(action=pb.AlarmRequest.ACTIVATE, alarm=pb.AlarmType.CORRUPT, memberID=7)
+    yield "a corrupt member", calls("Maintenance/Alarm", alarm, pb.AlarmResponse).alarms[0].memberID
+    yield "then no put", calls.put(b"s/a")
+    yield "no delete", calls("KV/DeleteRange", pb.DeleteRangeRequest(key=b"s/a"), pb.DeleteRangeResponse)
+    yield "no transaction that writes", calls.txn(put_op(b"s/a"))
+    yield "no grant", calls.grant(60)
+    yield "no compaction", calls.compact(calls.get(b"s/a").header.revision)
+    yield "but reading", calls.get(b"s/a").count
+    status = calls("Maintenance/Status", pb.StatusRequest(), pb.StatusResponse)
+    yield "and it is told", list(status.errors)
+    alarm.action = pb.AlarmRequest.DEACTIVATE
+    yield "until it is taken back", len(calls("Maintenance/Alarm", alarm, pb.AlarmResponse).alarms)
+    nobody = pb.MoveLeaderRequest(targetID=4242)
+    yield "leadership to nobody", calls("Maintenance/MoveLeader", nobody, pb.MoveLeaderResponse)
     yield "bad URLs", calls("Cluster/MemberAdd", pb.MemberAddRequest(peerURLs=["x"]), pb.MemberAddResponse)
     yield (
         "no such member",

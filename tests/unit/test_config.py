@@ -5,6 +5,7 @@ import pytest
 from kvstore.config import ConfigError, FlagError, load, parse_duration, read_arguments
 
 THREE = "n1=http://127.0.0.1:1,n2=http://127.0.0.1:2,n3=http://127.0.0.1:3"
+SEVEN = ",".join(f"n{number}=http://127.0.0.1:{number}" for number in range(1, 8))
 
 
 def test_defaults_are_one_member_on_localhost() -> None:
@@ -16,6 +17,18 @@ def test_defaults_are_one_member_on_localhost() -> None:
     assert (config.heartbeat_interval_ms, config.election_timeout_ms) == (100, 1000)
     assert config.max_request_bytes == 1572864
     assert config.request_timeout_s == 7.0
+    assert [str(url) for url in config.listen_peer_urls] == ["http://localhost:2380"]
+    assert (config.max_txn_ops, config.max_learners, config.quota_backend_bytes) == (128, 1, 2 << 30)
+    assert (config.strict_reconfig_check, config.auto_compaction) == (True, ("off", 0.0))
+    keepalive = config.keepalive_min_time_s, config.keepalive_interval_s, config.keepalive_timeout_s
+    assert keepalive == (5.0, 7200.0, 20.0)
+    assert (config.warning_apply_s, config.warning_unary_request_s) == (0.1, 0.3)
+    assert (config.auth_token, config.auth_token_ttl_s, config.bcrypt_cost) == ("simple", 300, 10)
+    assert (config.watch_progress_notify_interval_s, config.log_format, config.metrics) == (
+        600.0,
+        "json",
+        "basic",
+    )
 
 
 @pytest.mark.parametrize(
@@ -42,6 +55,54 @@ def test_flags_without_meaning_are_named_once() -> None:
     assert load(["--logger=zap", "--max-wals", "5", "--logger=zap"], {}).ignored == ("logger", "max-wals")
 
 
+def test_those_of_the_environment_are_named_too() -> None:
+    environment = {
+        "ETCD_UNSAFE_NO_FSYNC": "true",
+        "ETCD_WAL_DIR": "/wal",
+        "ETCD_NAME": "e",
+        "KVSTORE_DEBUG": "1",
+    }
+    assert load(["--wal-dir=/w"], environment).ignored == ("unsafe-no-fsync", "wal-dir")
+
+
+@pytest.mark.parametrize(
+    ("words", "field", "value"),
+    [
+        (["--watch-progress-notify-interval=5s"], "watch_progress_notify_interval_s", 5.0),
+        (["--experimental-watch-progress-notify-interval=5s"], "watch_progress_notify_interval_s", 5.0),
+        (["--corrupt-check-time", "1m"], "corrupt_check_s", 60.0),
+        (["--warning-apply-duration=1s"], "warning_apply_s", 1.0),
+        (["--warning-unary-request-duration=1s"], "warning_unary_request_s", 1.0),
+        (["--max-learners=3"], "max_learners", 3),
+        (["--feature-gates=InitialCorruptCheck=true"], "initial_corrupt_check", True),
+    ],
+)
+def test_the_names_that_came_with_3_6(words: list[str], field: str, value: object) -> None:
+    config = load(words, {})
+    assert (getattr(config, field), config.ignored) == (value, ())
+
+
+def test_an_alias_in_the_environment() -> None:
+    assert load([], {"ETCD_MAX_LEARNERS": "3"}).max_learners == 3
+
+
+@pytest.mark.parametrize("name", ["memory-mlock", "enable-distributed-tracing", "disable-log-sampling"])
+def test_newer_switches_without_meaning(name: str) -> None:
+    assert load([f"--{name}", "--name=x"], {}).ignored == (name,)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("compaction-batch-limit", "compaction-sleep-interval", "compact-hash-check-time"),
+        *("snapshot-catchup-entries", "bootstrap-defrag-threshold-megabytes", "downgrade-check-time"),
+        *("experimental-wait-cluster-ready-timeout", "distributed-tracing-address", "raft-read-timeout"),
+    ],
+)
+def test_newer_flags_without_meaning(name: str) -> None:
+    assert load([f"--{name}", "1", "--name=x"], {}).ignored == (name,)
+
+
 @pytest.mark.parametrize("words", [["--bogus"], ["--bogus=1"], ["-bogus", "1"]])
 def test_an_unknown_flag(words: list[str]) -> None:
     with pytest.raises(FlagError, match="flag provided but not defined: -bogus"):
@@ -54,6 +115,7 @@ def test_an_unknown_flag(words: list[str]) -> None:
         (["--listen-client-urls", "foo"], 'invalid value "foo" for flag -listen-client-urls: URL scheme'),
         (["--listen-client-urls", "http://a"], "host:port"),
         (["--listen-client-urls", "http://a:99999"], "host:port"),
+        (["--listen-client-urls", "unix://a"], "unix sockets are not supported"),
         (["--snapshot-count", "many"], "snapshot-count"),
         (["--initial-cluster-state", "old"], "must be one of new, existing"),
         (["--name"], "flag needs an argument: -name"),
@@ -76,7 +138,11 @@ def test_words_that_cannot_be_read(words: list[str], message: str) -> None:
         (["--election-timeout", "60000"], "too long"),
         (["--auto-compaction-retention", "soon"], "error parsing CompactionRetention"),
         (["--listen-client-urls", "http://0.0.0.0:2379"], "--advertise-client-urls is required"),
+        (["--initial-cluster", f"default=http://localhost:2380,{SEVEN}"], "at most 7 are supported"),
+        (["--listen-metrics-urls", "https://localhost:2381"], "served without TLS"),
         (["--discovery-srv", "example.com"], "not supported yet"),
+        (["--discovery-endpoints", "http://a:2379"], "not supported yet"),
+        (["--listen-client-http-urls", "http://localhost:2378"], "not supported yet"),
     ],
 )
 def test_flags_that_contradict_one_another(words: list[str], message: str) -> None:

@@ -233,3 +233,19 @@ def test_a_renewal_is_asked_each_time(door: Door) -> None:
     revoke(door, "writer", "writes")
     stream.message(pb.LeaseKeepAliveRequest(ID=5).SerializeToString())
     assert call.ended == DENIED and len(call.sent) == 1
+
+
+# How much
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_no_call_puts_more_into_the_log_than_a_request_may_have(tmp_path: Path, enabled: bool) -> None:
+    """Of whatever service: what Campaign and Proclaim write is a transaction of this member's own making."""
+    door = Door(str(tmp_path), Random(1), enabled=enabled)
+    most = door.context.config.max_request_bytes
+    outcomes: list[object] = []
+    call = Call(door.metadata("root") if enabled else {})
+    door.context.propose(call, Kind.TXN, b"x" * most, outcomes.append)
+    assert outcomes == [] and len(door.proposed) == 1
+    door.context.propose(call, Kind.TXN, b"x" * (most + 1), outcomes.append)
+    assert isinstance(outcomes[0], errors.RequestTooLarge) and len(door.proposed) == 1

@@ -192,6 +192,36 @@ def test_no_marks_while_a_member_does_not_know_them(world: World) -> None:
     assert world.replica.machine.below_level(1) == [9]
 
 
+def test_a_mark_is_taken_back_though_an_older_member_would_stop_at_it(world: World) -> None:
+    """A renewal that the mark outlived would not be kept by the next leader: rather one member too old stops."""
+    world.replica.grant(1, 100)
+    world.tick(100.0)
+    world.tick(110.0)
+    world.apply()
+    older = MemberRecord(member=Member(ID=9), data_id=90)
+    world.replica.machine.members[9] = older
+    assert world.replica.machine.below_level(1) == [9]
+    answers = world.renewal(1)
+    assert answers == [] and [kind for kind, _, _ in world.proposed] == [Kind.LEASE_CHECKPOINT]
+    world.apply()
+    assert answers == [(100_000, None)]
+    world.replica.machine.abandon()
+
+
+def test_sessions_are_named_only_of_what_was_announced(world: World) -> None:
+    """Who does not know sessions does not know Announce either, and stops at that: it cannot come to differ here."""
+    world.replica.grant(1, 3)
+    world.tick(100.0)
+    world.tick(103.0)
+    (_, payload, _), world.proposed = world.proposed[0], []
+    assert [field.name for field, _ in LeaseExpire.FromString(payload).ListFields()] == [
+        "leader",
+        "term",
+        "IDs",
+    ]
+    world.replica.machine.abandon()
+
+
 def test_a_renewal_of_a_marked_lease_waits_until_its_mark_is_gone(world: World) -> None:
     world.replica.grant(1, 100)
     world.tick(100.0)

@@ -55,9 +55,11 @@ def test_hashes(tmp_path: Path) -> None:
     assert replica.machine.hash_kv(0) == replica.machine.hash_kv(12) != at_five
     with pytest.raises(FutureRevision):
         replica.machine.hash_kv(13)
+    assert replica.machine.hash_kv(-1) == replica.machine.hash_kv(0)
     replica.compact(6)
     with pytest.raises(Compacted):
         replica.machine.hash_kv(5)
+    assert replica.machine.hash_kv(6)[1:] == (6, 6)
 
 
 def test_the_quota_is_of_what_is_used(tmp_path: Path) -> None:
