@@ -28,8 +28,12 @@ REMAINING = 3
 _ID = struct.Struct(">q")
 _ANSWER = struct.Struct(">bq")  # 1: milliseconds; 0: no such lease; -1: not the leader
 EXPIRED_RETRY_S = 0.05
-EXPIRE_BATCH_MAX = 1_000
-"""Of an entry: 5 ms to apply, compiled, in which nothing else is."""
+INSTANCES_AT_ONCE = 1_000
+"""Instances that are gone end before anything else, as many in an entry: requests are sent to them."""
+EXPIRE_AT_ONCE, EXPIRE_SHARE, EXPIRE_PAUSE_S = 25, 400, 0.003
+"""Of other leases that are due an entry has so many, or that share of them, and others have that time before the
+next. With 10,000 that end together a lone client's slowest put took 40 to 67 ms when entries had a thousand, 18 to 34
+with a hundred, 9 to 16 with this; in that order they take 0.3, 0.5 and 1.8 s, etcd's ten."""
 SOON_S = 0.1
 """A deadline nearer than this has a timer of its own and does not wait for the next tick."""
 
@@ -73,7 +77,9 @@ class LeaseKeeper:
         self.expired = 0
         self._leading = False
         self._term = 0  # in which it began to lead
-        self._due: OrderedDict[int, int] = OrderedDict()  # the lease's id → its session when it ran out
+        # The lease's id → its session when it ran out: of instances, and of all others (0).
+        self._gone: OrderedDict[int, int] = OrderedDict()
+        self._due: OrderedDict[int, int] = OrderedDict()
         self._expiring_until = 0.0  # an entry with some of them is under way, at most until then
 
     def _role_changed(self, role: Role, leader_id: int) -> None:
@@ -94,6 +100,7 @@ class LeaseKeeper:
         if self._machine.applied_term == term:
             self._machine.lessor.promote(self._now())
             self._term = term
+            self._gone.clear()
             self._due.clear()
             self._expiring_until = 0.0
 
@@ -126,7 +133,8 @@ class LeaseKeeper:
         lessor = self._machine.lessor
         for lease_id in lessor.tick(self._now()):
             lease = lessor.get(lease_id)
-            self._due[lease_id] = lease.session if lease is not None else 0
+            session = lease.session if lease is not None else 0
+            (self._gone if session else self._due)[lease_id] = session
         self._expire_next()
         self._mark()
         self._wake_in_time()
@@ -134,16 +142,12 @@ class LeaseKeeper:
     def _expire_next(self) -> None:
         """The next entry, once the one before is applied, or has not been for so long that its leases are due anew.
         What was granted again meanwhile is not due."""
-        now, lessor = self._now(), self._machine.lessor
+        now = self._now()
         if now < self._expiring_until:
             return
-        ids: list[int] = []
-        sessions: list[int] = []
-        while self._due and len(ids) < EXPIRE_BATCH_MAX:
-            lease_id, session = self._due.popitem(last=False)
-            if lessor.is_expired(lease_id, now):
-                ids.append(lease_id)
-                sessions.append(session)
+        ids, sessions = self._take(self._gone, INSTANCES_AT_ONCE)
+        if not ids:
+            ids, sessions = self._take(self._due, max(EXPIRE_AT_ONCE, len(self._due) // EXPIRE_SHARE))
         if not ids:
             return
         self._expiring_until = now + EXPIRE_AGAIN_S
@@ -151,6 +155,18 @@ class LeaseKeeper:
         if any(sessions):
             expire.sessions.extend(sessions)
         self._driver.propose(Kind.LEASE_EXPIRE, expire.SerializeToString(), self._expired(len(ids)))
+
+    def _take(self, due: OrderedDict[int, int], count: int) -> tuple[list[int], list[int]]:
+        """(ids, their sessions) of those that have run out still; they are not due any more."""
+        ids: list[int] = []
+        sessions: list[int] = []
+        now, lessor = self._now(), self._machine.lessor
+        while due and len(ids) < count:
+            lease_id, session = due.popitem(last=False)
+            if lessor.is_expired(lease_id, now):
+                ids.append(lease_id)
+                sessions.append(session)
+        return ids, sessions
 
     def _mark(self) -> None:
         """Not while a member would stop at it: a lease that is not marked begins anew under the next leader."""
@@ -176,10 +192,16 @@ class LeaseKeeper:
             self._expiring_until = 0.0
             if isinstance(outcome, tuple):
                 self.expired += count
-            if self._keeps_time:
-                self._expire_next()
+            if self._gone:
+                self._go_on_expiring()
+            elif self._due:
+                self._call_later(EXPIRE_PAUSE_S, self._go_on_expiring)
 
         return done
+
+    def _go_on_expiring(self) -> None:
+        if self._keeps_time:
+            self._expire_next()
 
     def renew(self, lease_id: int, done: Renewed) -> None:
         """done(milliseconds of the whole TTL, None); done(None, None) where the lease is gone."""

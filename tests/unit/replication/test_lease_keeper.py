@@ -11,9 +11,9 @@ import pytest
 from kvstore import errors
 from kvstore.commands import Kind
 from kvstore.pb.etcdserverpb_pb2 import LeaseGrantRequest, LeaseRevokeRequest, Member, PutRequest
-from kvstore.pb.internal_pb2 import LeaseCheckpoint, LeaseExpire, MemberRecord
+from kvstore.pb.internal_pb2 import Announce, LeaseCheckpoint, LeaseExpire, MemberRecord
 from kvstore.replication.driver import Driver
-from kvstore.replication.lease_keeper import EXPIRE_BATCH_MAX, LeaseKeeper
+from kvstore.replication.lease_keeper import EXPIRE_AT_ONCE, EXPIRE_SHARE, LeaseKeeper
 from kvstore.replication.outbox import Done
 from kvstore.state.lessor import MARKED
 from raft import Role
@@ -64,6 +64,12 @@ class World:
         self.now = now
         self.keeper.tick()
 
+    def ring(self) -> None:
+        """What was to be called later."""
+        later, self.later = self.later, []
+        for call in later:
+            call()
+
     def apply(self) -> None:
         """What was proposed, each as an entry, and its outcome to whoever waits."""
         proposed, self.proposed = self.proposed, []
@@ -84,9 +90,9 @@ def world(tmp_path: Path) -> World:
     return World(str(tmp_path))
 
 
-def test_very_many_leases_end_in_entries_one_after_the_other(world: World) -> None:
+def test_many_leases_end_in_entries_one_after_the_other(world: World) -> None:
     """So that others' writes are not behind all of them."""
-    replica, ids = world.replica, range(1, 2 * EXPIRE_BATCH_MAX + 2)
+    replica, ids = world.replica, range(1, 2 * EXPIRE_AT_ONCE + 2)
     replica.apply(*((Kind.LEASE_GRANT, LeaseGrantRequest(ID=each, TTL=3)) for each in ids))
     replica.apply(*((Kind.PUT, PutRequest(key=b"l/%d" % each, lease=each)) for each in ids))
     before = replica.machine.revision
@@ -95,11 +101,12 @@ def test_very_many_leases_end_in_entries_one_after_the_other(world: World) -> No
     world.apply()
     assert len(replica.machine.lessor.leases()) == len(ids)
     world.tick(103.0)
-    for left in (EXPIRE_BATCH_MAX + 1, 1, 0):
-        world.tick(103.5)
+    for left in (EXPIRE_AT_ONCE + 1, 1, 0):
         assert [kind for kind, _, _ in world.proposed] == [Kind.LEASE_EXPIRE]
         world.apply()
         assert len(replica.machine.lessor.leases()) == left
+        assert world.proposed == [], "others have their time"
+        world.ring()
     assert replica.values() == {}
     assert replica.machine.revision == before + len(ids), "each in a revision of its own, as etcd's are"
     assert world.keeper.expired == len(ids)
@@ -108,16 +115,42 @@ def test_very_many_leases_end_in_entries_one_after_the_other(world: World) -> No
     replica.machine.abandon()
 
 
+def test_very_many_leases_end_in_larger_entries(world: World) -> None:
+    replica, ids = world.replica, range(1, 2 * EXPIRE_SHARE * EXPIRE_AT_ONCE + 1)
+    replica.apply(*((Kind.LEASE_GRANT, LeaseGrantRequest(ID=each, TTL=3)) for each in ids))
+    world.tick(100.0)
+    world.tick(103.0)
+    world.apply()
+    assert len(replica.machine.lessor.leases()) == len(ids) - 2 * EXPIRE_AT_ONCE
+    replica.machine.abandon()
+
+
+def test_instances_that_are_gone_end_before_other_leases_and_all_at_once(world: World) -> None:
+    replica, ids = world.replica, range(1, 2 * EXPIRE_AT_ONCE + 1)
+    replica.apply(*((Kind.LEASE_GRANT, LeaseGrantRequest(ID=each, TTL=3)) for each in ids))
+    instances = range(1_000, 1_000 + 2 * EXPIRE_AT_ONCE)
+    for each in instances:
+        replica.do(Kind.ANNOUNCE, Announce(lease_id=each, ttl_ms=3_000, session=7, key=b"i/%d" % each))
+    world.tick(100.0)
+    world.tick(103.0)
+    world.apply()
+    assert set(replica.machine.lessor.leases()) == set(ids)
+    world.ring()
+    world.apply()
+    assert len(replica.machine.lessor.leases()) == EXPIRE_AT_ONCE
+    replica.machine.abandon()
+
+
 def test_what_is_granted_anew_before_its_turn_comes_does_not_end(world: World) -> None:
-    replica, ids = world.replica, range(1, EXPIRE_BATCH_MAX + 3)
+    replica, ids = world.replica, range(1, EXPIRE_AT_ONCE + 3)
     replica.apply(*((Kind.LEASE_GRANT, LeaseGrantRequest(ID=each, TTL=3)) for each in ids))
     world.tick(100.0)
     world.tick(103.0)
     waiting = min(world.keeper._due)
     replica.do(Kind.LEASE_REVOKE, LeaseRevokeRequest(ID=waiting))
     replica.grant(waiting, 100)
-    world.tick(103.1)
     world.apply()
+    world.ring()
     world.apply()
     assert replica.machine.lessor.leases() == [waiting]
     replica.machine.abandon()
@@ -139,7 +172,7 @@ def test_an_entry_that_does_not_come_through_is_not_waited_for(world: World, how
 
 
 def test_what_was_due_under_an_earlier_term_is_not_ended_in_this_one(world: World) -> None:
-    replica, ids = world.replica, range(1, EXPIRE_BATCH_MAX + 3)
+    replica, ids = world.replica, range(1, EXPIRE_AT_ONCE + 3)
     replica.apply(*((Kind.LEASE_GRANT, LeaseGrantRequest(ID=each, TTL=3)) for each in ids))
     world.tick(100.0)
     world.tick(103.0)
