@@ -61,12 +61,13 @@ class Kind(IntEnum):
     QUOTA_REMOVE = 41  # kvstore.v1.QuotaRemoveRequest
 
 
-LEVEL = 1
+LEVEL = 2
 """Of the commands that this version knows: one more with every version that brings a kind, or a field that changes an
 effect. Each member tells the others its own; what is above the lowest of them is not proposed, for it would stop the
 member that does not know it."""
 NEEDS_LEVEL = {Kind.LEASE_CHECKPOINT: 1, Kind.QUOTA_SET: 1, Kind.QUOTA_REMOVE: 1}
 TAKE_OVER_LEVEL = 1  # Announce.take_over
+EXPIRED_GRANTS_LEVEL = 2  # LeaseExpire.grant_indexes
 
 MEMBERS_OWN = frozenset(
     (

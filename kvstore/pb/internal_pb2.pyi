@@ -64,16 +64,18 @@ class MemberChanged(_message.Message):
     def __init__(self, error: _Optional[str] = ..., ID: _Optional[int] = ...) -> None: ...
 
 class LeaseExpire(_message.Message):
-    __slots__ = ("leader", "term", "IDs", "sessions")
+    __slots__ = ("leader", "term", "IDs", "sessions", "grant_indexes")
     LEADER_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    GRANT_INDEXES_FIELD_NUMBER: _ClassVar[int]
     leader: int
     term: int
     IDs: _containers.RepeatedScalarFieldContainer[int]
     sessions: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, leader: _Optional[int] = ..., term: _Optional[int] = ..., IDs: _Optional[_Iterable[int]] = ..., sessions: _Optional[_Iterable[int]] = ...) -> None: ...
+    grant_indexes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, leader: _Optional[int] = ..., term: _Optional[int] = ..., IDs: _Optional[_Iterable[int]] = ..., sessions: _Optional[_Iterable[int]] = ..., grant_indexes: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class LeaseRecord(_message.Message):
     __slots__ = ("ID", "ttl_ms", "session", "grace_ms", "remaining_ms", "grant_index")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from kvstore import errors
-from kvstore.commands import NEEDS_LEVEL, Kind
+from kvstore.commands import EXPIRED_GRANTS_LEVEL, NEEDS_LEVEL, Kind
 from kvstore.pb.internal_pb2 import LeaseCheckpoint, LeaseExpire
 from kvstore.replication.driver import Driver
 from kvstore.replication.outbox import Done, Outcome
@@ -145,28 +145,30 @@ class LeaseKeeper:
         now = self._now()
         if now < self._expiring_until:
             return
-        ids, sessions = self._take(self._gone, INSTANCES_AT_ONCE)
-        if not ids:
-            ids, sessions = self._take(self._due, max(EXPIRE_AT_ONCE, len(self._due) // EXPIRE_SHARE))
-        if not ids:
+        expire = LeaseExpire(leader=self._driver.member_id, term=self._term)
+        if not self._take(self._gone, INSTANCES_AT_ONCE, expire):
+            self._take(self._due, max(EXPIRE_AT_ONCE, len(self._due) // EXPIRE_SHARE), expire)
+        count = len(expire.IDs)
+        if not count:
             return
         self._expiring_until = now + EXPIRE_AGAIN_S
-        expire = LeaseExpire(leader=self._driver.member_id, term=self._term, IDs=ids)
-        if any(sessions):
-            expire.sessions.extend(sessions)
-        self._driver.propose(Kind.LEASE_EXPIRE, expire.SerializeToString(), self._expired(len(ids)))
+        if not any(expire.sessions):
+            del expire.sessions[:]
+        if self._machine.below_level(EXPIRED_GRANTS_LEVEL):
+            del expire.grant_indexes[:]
+        self._driver.propose(Kind.LEASE_EXPIRE, expire.SerializeToString(), self._expired(count))
 
-    def _take(self, due: OrderedDict[int, int], count: int) -> tuple[list[int], list[int]]:
-        """(ids, their sessions) of those that have run out still; they are not due any more."""
-        ids: list[int] = []
-        sessions: list[int] = []
+    def _take(self, due: OrderedDict[int, int], count: int, expire: LeaseExpire) -> bool:
+        """Those that have run out still; they are not due any more. False where there are none."""
         now, lessor = self._now(), self._machine.lessor
-        while due and len(ids) < count:
+        while due and len(expire.IDs) < count:
             lease_id, session = due.popitem(last=False)
-            if lessor.is_expired(lease_id, now):
-                ids.append(lease_id)
-                sessions.append(session)
-        return ids, sessions
+            lease = lessor.get(lease_id)
+            if lease is not None and lessor.is_expired(lease_id, now):
+                expire.IDs.append(lease_id)
+                expire.sessions.append(session)
+                expire.grant_indexes.append(lease.grant_index)
+        return bool(expire.IDs)
 
     def _mark(self) -> None:
         """Not while a member would stop at it: a lease that is not marked begins anew under the next leader."""

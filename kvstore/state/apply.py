@@ -288,9 +288,10 @@ class Applier:
         request = LeaseExpire.FromString(payload)
         if request.term == self._term:
             sessions = request.sessions or [0] * len(request.IDs)
-            for lease_id, session in zip(request.IDs, sessions, strict=True):
+            grants = request.grant_indexes or [0] * len(request.IDs)
+            for lease_id, session, grant in zip(request.IDs, sessions, grants, strict=True):
                 lease = self._lessor.get(lease_id)
-                if lease is not None and lease.session == session:
+                if lease is not None and lease.session == session and grant in (0, lease.grant_index):
                     self._revoke(lease_id)
                     self.keyspace.end()
         return b""

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from kvstore.commands import (
     BATCH,
+    EXPIRED_GRANTS_LEVEL,
     LEVEL,
     NEEDS_LEVEL,
     TAKE_OVER_LEVEL,
@@ -74,6 +75,7 @@ FIELDS: dict[int, dict[type[Message], str]] = {
         quota.QuotaSetRequest: "prefix bytes_max keys_max qps_max",
         quota.QuotaRemoveRequest: "prefix",
     },
+    2: {internal.LeaseExpire: "grant_indexes"},
 }
 
 
@@ -85,6 +87,7 @@ def test_what_came_with_a_level_waits_for_it() -> None:
     assert levels == {kind: NEEDS_LEVEL.get(kind, 0) for kind in Kind}
     assert max(*KINDS, *FIELDS) == LEVEL
     assert "take_over" in FIELDS[TAKE_OVER_LEVEL][internal.Announce]
+    assert "grant_indexes" in FIELDS[EXPIRED_GRANTS_LEVEL][internal.LeaseExpire]
     known: dict[str, set[str]] = {}
     for messages in FIELDS.values():
         for message, names in messages.items():

@@ -247,12 +247,27 @@ def test_sessions_are_named_only_of_what_was_announced(world: World) -> None:
     world.tick(100.0)
     world.tick(103.0)
     (_, payload, _), world.proposed = world.proposed[0], []
-    assert [field.name for field, _ in LeaseExpire.FromString(payload).ListFields()] == [
-        "leader",
-        "term",
-        "IDs",
-    ]
+    named = [field.name for field, _ in LeaseExpire.FromString(payload).ListFields()]
+    assert named == ["leader", "term", "IDs", "grant_indexes"]
     world.replica.machine.abandon()
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_a_lease_of_the_same_id_that_is_granted_in_front_of_the_entry_lives_on(
+    world: World, level: int
+) -> None:
+    """Unless a member does not know the field that says which lease was meant: it would end it, alone."""
+    replica = world.replica
+    replica.machine.members[7] = MemberRecord(member=Member(ID=7), data_id=70, level=level)
+    replica.grant(1, 3)
+    replica.grant(2, 3)
+    world.tick(100.0)
+    world.tick(103.0)
+    replica.do(Kind.LEASE_REVOKE, LeaseRevokeRequest(ID=1))
+    replica.grant(1, 3)
+    world.apply()
+    assert replica.machine.lessor.leases() == ([1] if level == 2 else [])
+    replica.machine.abandon()
 
 
 def test_a_renewal_of_a_marked_lease_waits_until_its_mark_is_gone(world: World) -> None:
