@@ -10,6 +10,7 @@ from __future__ import annotations
 from kvstore import errors
 from kvstore.api.context import Context, Reply, parse
 from kvstore.api.errors import fail
+from kvstore.api.long_range import LongRange
 from kvstore.api.range_stream import RangeStream
 from kvstore.api.rates import txn_keys
 from kvstore.commands import Kind
@@ -185,6 +186,9 @@ class KvService:
             following = ranges.learn(self._context.machine.keyspace, request, at)
             if following is not None:
                 self._context.call_later(0.0, lambda: self._answer_range(call, request, following))
+                return
+            if ranges.may_be_long(self._context.machine.keyspace, request):
+                LongRange(self._context, call, request).begin()
                 return
             revision, body = self._context.machine.range(request)
         except errors.StoreError as problem:

@@ -9,7 +9,8 @@ A negative revision means the newest here and is refused as compacted inside a t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from kvstore import errors
@@ -24,7 +25,9 @@ _KVS, _MORE, _COUNT = b"\x12", b"\x18\x01", b"\x20"
 _FIELD: dict[int, bytes] = {}
 _FIELDS_KEPT = 4096
 LEARNED_KEYS = 5_000
+STEP_KEYS, STEP_BYTES = 2_000, 512 << 10
 """Looked at in one turn of the loop, a few milliseconds."""
+FIRST_KV_BYTES = 512
 _SORT_BY: dict[int, Callable[[KeyValue], Any]] = {
     RangeRequest.KEY: lambda kv: kv.key,
     RangeRequest.VERSION: lambda kv: kv.version,
@@ -46,27 +49,119 @@ def answer(keyspace: Keyspace, request: RangeRequest) -> bytes:
         kv = keyspace.get(request.key, revision)
         if kv is None:
             return b""
-        if not (request.count_only or request.keys_only or is_filtered(request)):
-            return b"".join((_KVS, varint(len(kv)), kv, b"\x20\x01"))
-        return _encoded(request, [kv], 1)
+        if request.count_only or (
+            is_filtered(request) and not _passes(request, KeyValue.FromString(bytes(kv)))
+        ):
+            return _tail(False, 1)
+        if request.keys_only:
+            (kv,) = _without_values([kv])
+        return b"".join((_KVS, varint(len(kv)), kv, b"\x20\x01"))
     start, end = interval(request.key, request.range_end)
     if request.count_only:
         return _tail(False, keyspace.count(start, end, revision))
     if revision is None and not is_filtered(request):
         if not request.sort_order and not request.sort_target and not request.keys_only:
             return _plain(keyspace, start, end, request.limit)
-    pairs = keyspace.scan(start, end, revision)
-    fetch_max = 0
-    if request.limit > 0 and request.sort_order == RangeRequest.NONE and not is_filtered(request):
-        fetch_max = request.limit + 1
-    kvs: list[Buffer] = []
-    more = 0
-    for key, record in pairs:
-        kvs.append(record[KV_AT:])
-        if len(kvs) == fetch_max:
-            more = keyspace.count(key + b"\0", end, revision)
-            break
-    return _encoded(request, kvs, len(kvs) + more)
+    gathering = Gathering(keyspace, request)
+    while (body := gathering.step()) is None:
+        pass
+    return body
+
+
+def may_be_long(keyspace: Keyspace, request: RangeRequest) -> bool:
+    """Whether answer() may take more than a turn of the loop should; otherwise it does not."""
+    if not request.range_end or request.count_only or keyspace.key_count <= STEP_KEYS:
+        return False
+    return not 0 < request.limit <= STEP_KEYS or bool(request.sort_order) or is_filtered(request)
+
+
+class Gathering:
+    """A range's pairs at one revision, collected a few milliseconds at a time; others may write meanwhile."""
+
+    def __init__(self, keyspace: Keyspace, request: RangeRequest) -> None:
+        """Of a range, and not of its count alone. Raises Compacted, FutureRevision."""
+        asked = _revision(keyspace, request)
+        self.revision = keyspace.read_revision if asked is None else asked
+        self._keyspace = keyspace
+        self._request = request
+        self._start, self._end = interval(request.key, request.range_end)
+        order = request.sort_order
+        if order == RangeRequest.NONE and request.sort_target != RangeRequest.KEY:
+            order = RangeRequest.ASCEND
+        self._order = order
+        self._chooses = order != RangeRequest.NONE or is_filtered(request)
+        all_are_wanted = request.sort_order != RangeRequest.NONE or is_filtered(request)
+        self._keys_max = 0 if request.limit <= 0 or all_are_wanted else request.limit + 1
+        self._chosen: list[tuple[Any, Buffer]] = []  # what to sort by, the pair's bytes
+        self._seen = 0
+        self._kv_bytes = FIRST_KV_BYTES  # of a pair, about
+
+    def step(self) -> bytes | None:
+        """The encoded RangeResponse without its header once all is there, else None: call it again. Raises Compacted
+        where that came in between."""
+        keys, size = 0, 0
+        while keys < STEP_KEYS and size < STEP_BYTES:
+            count = max(1, min(STEP_KEYS - keys, (STEP_BYTES - size) // self._kv_bytes))
+            if self._keys_max:
+                count = min(count, self._keys_max - self._seen)
+            found, rest = self._next(count)
+            got = sum(map(len, found))
+            keys, size, self._seen = keys + len(found), size + got, self._seen + len(found)
+            self._kv_bytes = max(1, got // max(1, len(found)))
+            self._keep(found)
+            if rest is None:
+                return self._encoded(self._seen)
+            self._start = rest
+            if self._seen == self._keys_max:
+                more = self._keyspace.count(rest, self._end, self._at)
+                return self._encoded(self._seen + more)
+        return None
+
+    @property
+    def _at(self) -> int | None:
+        return None if self._keyspace.read_revision == self.revision else self.revision
+
+    def _next(self, count: int) -> tuple[Sequence[Buffer], bytes | None]:
+        keyspace, at = self._keyspace, self._at
+        if at is None:
+            return keyspace.first(self._start, self._end, count)
+        if at < keyspace.compact_revision:
+            raise errors.Compacted(keyspace.compact_revision)
+        found: list[Buffer] = []
+        for key, record in keyspace.scan(self._start, self._end, at):
+            if len(found) == count:
+                return found, bytes(key)
+            found.append(record[KV_AT:])
+        return found, None
+
+    def _keep(self, found: Sequence[Buffer]) -> None:
+        """Copies: what was read is good for one turn."""
+        request = self._request
+        if not self._chooses and not request.keys_only:
+            self._chosen += ((None, bytes(kv)) for kv in found)
+            return
+        by = _SORT_BY[request.sort_target]
+        for kv in found:
+            pair = KeyValue.FromString(bytes(kv))
+            if _passes(request, pair):
+                key = by(pair)
+                if request.keys_only:
+                    pair.ClearField("value")
+                    kv = pair.SerializeToString()
+                self._chosen.append((key, bytes(kv)))
+
+    def _encoded(self, count: int) -> bytes:
+        chosen, limit = self._chosen, self._request.limit
+        if self._order != RangeRequest.NONE:  # equal ones stay in key order, in descending order too
+            chosen.sort(key=itemgetter(0), reverse=self._order == RangeRequest.DESCEND)
+        more = 0 < limit < len(chosen)
+        if more:
+            del chosen[limit:]
+        parts: list[Buffer] = []
+        for _, kv in chosen:
+            parts += (_FIELD.get(len(kv)) or _field(len(kv)), kv)
+        parts.append(_tail(more, count))
+        return b"".join(parts)
 
 
 def learn(keyspace: Keyspace, request: RangeRequest, at: bytes | None) -> bytes | None:
@@ -176,48 +271,21 @@ def is_filtered(request: RangeRequest) -> bool:
     )
 
 
-def _encoded(request: RangeRequest, kvs: list[Buffer], count: int) -> bytes:
-    if request.count_only:
-        return _tail(False, count)
-    order = request.sort_order
-    if order == RangeRequest.NONE and request.sort_target != RangeRequest.KEY:
-        order = RangeRequest.ASCEND
-    if order != RangeRequest.NONE or is_filtered(request):
-        kvs = _chosen(request, order, kvs)
-    more = 0 < request.limit < len(kvs)
-    if more:
-        kvs = kvs[: request.limit]
-    parts: list[Buffer] = []
-    for kv in _without_values(kvs) if request.keys_only else kvs:
-        parts += (_KVS, varint(len(kv)), kv)
-    parts.append(_tail(more, count))
-    return b"".join(parts)
-
-
 def _tail(more: bool, count: int) -> bytes:
     counted = _COUNT + varint(count) if count else b""
     return _MORE + counted if more else counted
 
 
-def _chosen(request: RangeRequest, order: int, kvs: Iterable[Buffer]) -> list[Buffer]:
-    """Filtered and sorted. Equal ones stay in key order, in descending order too."""
-    parsed = [(KeyValue.FromString(bytes(kv)), kv) for kv in kvs]
+def _passes(request: RangeRequest, pair: KeyValue) -> bool:
+    """The revision filters."""
     low_mod, high_mod = request.min_mod_revision, request.max_mod_revision
     low_create, high_create = request.min_create_revision, request.max_create_revision
-    kept = [
-        (pair, kv)
-        for pair, kv in parsed
-        if not (
-            (high_mod and pair.mod_revision > high_mod)
-            or (low_mod and pair.mod_revision < low_mod)
-            or (high_create and pair.create_revision > high_create)
-            or (low_create and pair.create_revision < low_create)
-        )
-    ]
-    by = _SORT_BY[request.sort_target]
-    if order != RangeRequest.NONE:
-        kept.sort(key=lambda each: by(each[0]), reverse=order == RangeRequest.DESCEND)
-    return [kv for _, kv in kept]
+    return not (
+        (high_mod and pair.mod_revision > high_mod)
+        or (low_mod and pair.mod_revision < low_mod)
+        or (high_create and pair.create_revision > high_create)
+        or (low_create and pair.create_revision < low_create)
+    )
 
 
 def _without_values(kvs: Iterable[Buffer]) -> list[Buffer]:

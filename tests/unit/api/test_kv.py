@@ -1,4 +1,4 @@
-"""A page of very many keys: its count is made in turns of the loop that others have in between."""
+"""Ranges of very many keys are counted and read in turns of the loop; others have theirs in between."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kvstore.api.kv import KvService
 from kvstore.config import load
 from kvstore.pb.etcdserverpb_pb2 import RangeRequest, RangeResponse
 from kvstore.rpc import UnaryCall
-from kvstore.state.ranges import LEARNED_KEYS
+from kvstore.state.ranges import LEARNED_KEYS, STEP_KEYS
 from tests.unit.api.door import Call
 from tests.unit.state.harness import Replica
 
@@ -104,3 +104,73 @@ def test_a_revision_that_is_compacted_meanwhile(store: Store) -> None:
     store.run()
     assert call.ended == (11, "etcdserver: mvcc: required revision has been compacted")
     assert not call.sent
+
+
+WHOLE: dict[str, Any] = {"key": b"k", "range_end": b"l"}
+
+
+def test_a_long_range_is_read_at_one_revision_while_others_write(store: Store) -> None:
+    machine = store.replica.machine
+    then, before = machine.revision, store.replica.range(**WHOLE)
+    call = store.ask(**WHOLE)
+    assert not call.sent
+    store.replica.put(b"k000001", b"later")
+    store.replica.put(b"kz", b"later")
+    assert store.run() >= before.count // STEP_KEYS - 1
+    answer = RangeResponse.FromString(call.sent[0])
+    assert answer.header.revision == then
+    assert (list(answer.kvs), answer.count, answer.more) == (list(before.kvs), before.count, False)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"sort_order": RangeRequest.DESCEND, "sort_target": RangeRequest.MOD},
+        {"sort_order": RangeRequest.DESCEND, "limit": 3},
+        {"max_mod_revision": 5_000},
+        {"keys_only": True},
+        {"limit": STEP_KEYS + 1},
+        {"sort_target": RangeRequest.CREATE, "limit": STEP_KEYS + 1},
+    ],
+    ids=str,
+)
+def test_a_long_range_is_answered_as_a_short_one_is(store: Store, how: dict[str, Any]) -> None:
+    whole = store.replica.range(**WHOLE, **how)
+    call = store.ask(**WHOLE, **how)
+    assert not call.sent
+    store.run()
+    answer = RangeResponse.FromString(call.sent[0])
+    assert (list(answer.kvs), answer.count, answer.more) == (list(whole.kvs), whole.count, whole.more)
+
+
+def test_a_long_range_begins_anew_where_its_revision_is_compacted_meanwhile(store: Store) -> None:
+    call = store.ask(**WHOLE)
+    store.replica.put(b"k000001", b"even later")
+    store.replica.put(b"k000001", b"last")
+    store.replica.compact(store.replica.machine.revision)
+    store.run()
+    answer = RangeResponse.FromString(call.sent[0])
+    assert answer.header.revision == store.replica.machine.revision
+    assert [kv.value for kv in answer.kvs if kv.key == b"k000001"] == [b"last"]
+
+
+def test_a_past_revision_that_is_compacted_while_it_is_read(store: Store) -> None:
+    then = store.replica.machine.revision
+    call = store.ask(**WHOLE, revision=then)
+    store.replica.put(b"k000001", b"")
+    store.replica.put(b"k000001", b"")
+    store.replica.compact(store.replica.machine.revision)
+    store.run()
+    assert call.ended == (11, "etcdserver: mvcc: required revision has been compacted")
+
+
+def test_a_caller_that_has_gone_is_not_read_for(store: Store) -> None:
+    call = store.ask(**WHOLE)
+    call.cancelled = True
+    assert store.run() == 1
+    assert not call.sent
+
+
+def test_a_short_range_among_many_keys_is_answered_at_once(store: Store) -> None:
+    answer = RangeResponse.FromString(store.ask(key=b"k0001", range_end=b"k0002").sent[0])
+    assert answer.count == 100

@@ -10,6 +10,7 @@ import pytest
 
 from kvstore.errors import Compacted, FutureRevision
 from kvstore.pb.etcdserverpb_pb2 import RangeRequest
+from kvstore.state import ranges
 from kvstore.state.mvcc import UNDONE_MAX
 from kvstore.state.records import Buffer
 from tests.unit.state.harness import Replica
@@ -18,9 +19,10 @@ KEY, VERSION, CREATE, MOD, VALUE = range(5)
 NONE, ASCEND, DESCEND = range(3)
 
 
-@pytest.fixture
-def replica(tmp_path: Path) -> Replica:
+@pytest.fixture(params=[1, ranges.STEP_KEYS], ids=["key by key", "in one step"])
+def replica(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Replica:
     """a=3 b=2 c=1 d=0 at revisions 2 to 5, b put again at 6: half committed, half in the overlay."""
+    monkeypatch.setattr(ranges, "STEP_KEYS", request.param)
     replica = Replica(str(tmp_path))
     for key, value in ((b"a", b"3"), (b"b", b"2"), (b"c", b"1")):
         replica.put(key, value)
