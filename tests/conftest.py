@@ -29,7 +29,7 @@ collect_ignore = [
     ),
     *(
         f"unit/api/test_{name}.py"
-        for name in ("access", "context", "guard", "kv", "quota", "range_stream", "snapshot")
+        for name in ("access", "context", "guard", "kv", "lease", "quota", "range_stream", "snapshot")
     ),
     *(
         f"unit/replication/test_{name}.py"
