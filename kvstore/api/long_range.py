@@ -36,18 +36,18 @@ class LongRange:
         if self._call.cancelled:
             return
         try:
-            body = self._gathering.step()
+            parts = self._gathering.step()
         except errors.StoreError as problem:
             if not self._begin_anew(problem):
                 self._note(ok=False)
                 fail(self._call, problem)
                 return
-            body = None
-        if body is None:
+            parts = None
+        if parts is None:
             self._context.call_later(0.0, self._go_on)
         else:
             self._note(ok=True)
-            self._call.reply(self._context.header(self._revision) + body)
+            self._call.reply(b"".join((self._context.header(self._revision), *parts)))
 
     def _begin_anew(self, problem: errors.StoreError) -> bool:
         """Where the newest revision was asked for, and has been compacted while it was read, there is a newer one."""

@@ -63,9 +63,9 @@ def answer(keyspace: Keyspace, request: RangeRequest) -> bytes:
         if not request.sort_order and not request.sort_target and not request.keys_only:
             return _plain(keyspace, start, end, request.limit)
     gathering = Gathering(keyspace, request)
-    while (body := gathering.step()) is None:
+    while (parts := gathering.step()) is None:
         pass
-    return body
+    return b"".join(parts)
 
 
 def may_be_long(keyspace: Keyspace, request: RangeRequest) -> bool:
@@ -91,14 +91,15 @@ class Gathering:
         self._order = order
         self._chooses = order != RangeRequest.NONE or is_filtered(request)
         all_are_wanted = request.sort_order != RangeRequest.NONE or is_filtered(request)
-        self._keys_max = 0 if request.limit <= 0 or all_are_wanted else request.limit + 1
+        self._keys_max = 0 if request.limit <= 0 or all_are_wanted else request.limit + self._chooses
+        self._parts: list[bytes] = []  # where nothing is chosen: what is in the answer by now
         self._chosen: list[tuple[Any, Buffer]] = []  # what to sort by, the pair's bytes
         self._seen = 0
         self._kv_bytes = FIRST_KV_BYTES  # of a pair, about
 
-    def step(self) -> bytes | None:
-        """The encoded RangeResponse without its header once all is there, else None: call it again. Raises Compacted
-        where that came in between."""
+    def step(self) -> list[bytes] | None:
+        """The parts of the encoded RangeResponse without its header once all is there, else None: call it again.
+        Raises Compacted where that came in between."""
         keys, size = 0, 0
         while keys < STEP_KEYS and size < STEP_BYTES:
             count = max(1, min(STEP_KEYS - keys, (STEP_BYTES - size) // self._kv_bytes))
@@ -137,8 +138,8 @@ class Gathering:
     def _keep(self, found: Sequence[Buffer]) -> None:
         """Copies: what was read is good for one turn."""
         request = self._request
-        if not self._chooses and not request.keys_only:
-            self._chosen += ((None, bytes(kv)) for kv in found)
+        if not self._chooses:
+            self._parts.append(_fields(_without_values(found) if request.keys_only else found))
             return
         by = _SORT_BY[request.sort_target]
         for kv in found:
@@ -150,18 +151,17 @@ class Gathering:
                     kv = pair.SerializeToString()
                 self._chosen.append((key, bytes(kv)))
 
-    def _encoded(self, count: int) -> bytes:
-        chosen, limit = self._chosen, self._request.limit
+    def _encoded(self, count: int) -> list[bytes]:
+        limit = self._request.limit
+        if not self._chooses:
+            return [*self._parts, _tail(0 < limit < count, count)]
+        chosen = self._chosen
         if self._order != RangeRequest.NONE:  # equal ones stay in key order, in descending order too
             chosen.sort(key=itemgetter(0), reverse=self._order == RangeRequest.DESCEND)
         more = 0 < limit < len(chosen)
         if more:
             del chosen[limit:]
-        parts: list[Buffer] = []
-        for _, kv in chosen:
-            parts += (_FIELD.get(len(kv)) or _field(len(kv)), kv)
-        parts.append(_tail(more, count))
-        return b"".join(parts)
+        return [_fields([kv for _, kv in chosen]), _tail(more, count)]
 
 
 def learn(keyspace: Keyspace, request: RangeRequest, at: bytes | None) -> bytes | None:
@@ -190,12 +190,17 @@ def _revision(keyspace: Keyspace, request: RangeRequest) -> int | None:
 def _plain(keyspace: Keyspace, start: bytes, end: bytes | None, limit: int) -> bytes:
     """What most ask for: pairs as they are now, in key order, the first `limit` (0: all)."""
     found, rest = keyspace.first(start, end, max(0, limit))
+    more = keyspace.count(rest, end) if rest is not None else 0
+    return _fields(found, _tail(more > 0, len(found) + more))
+
+
+def _fields(kvs: Iterable[Buffer], tail: bytes = b"") -> bytes:
+    """The answer's kvs, and what follows them."""
     parts: list[Buffer] = []
-    for kv in found:
+    for kv in kvs:
         size = len(kv)
         parts += (_FIELD.get(size) or _field(size), kv)
-    more = keyspace.count(rest, end) if rest is not None else 0
-    parts.append(_tail(more > 0, len(found) + more))
+    parts.append(tail)
     return b"".join(parts)
 
 

@@ -505,6 +505,16 @@ def test_of_many_large_answers_only_some_are_made_in_one_turn() -> None:
     assert [len(data) for data, _ in answers.values()] == [10_005] * 20
 
 
+def test_an_answer_of_megabytes_arrives_whole() -> None:
+    peer, large = with_large(Limits())
+    large._answer = b"".join(b"%08d" % at for at in range(3 << 17))
+    widest(peer)
+    peer.call(1, b"q", "/test.Test/Large")
+    ((data, headers),) = written(peer).values()
+    assert data == framed(large._answer)
+    assert headers["grpc-status"] == "0"
+
+
 def test_clients_that_take_nothing_share_one_bound() -> None:
     limits, traffic = Limits(congested_bytes=100_000, congested_bytes_of_all=150_000), Traffic()
     peers = [with_large(limits, traffic) for _ in range(20)]
