@@ -45,7 +45,8 @@ _HEADERS_SIZE, _TRAILERS_SIZE = len(REPLY_HEADERS), len(OK_TRAILERS)
 _PING_STRIKES_MAX = 2
 _WINDOW_UPDATE_AT = 1 << 20
 _FIELDS_PER_CONTROL = 8  # so many fields above FIELDS_FREE cost as much to decode as a control frame
-_CALL_FRAMES = 6  # what a call costs besides its frames, in frames
+_CALL_FRAMES = 6  # what a call costs besides its frames, in frames …
+_UNUSUAL_FRAMES = 10  # … and one whose head is new, or that is a stream, on top
 _CONTROL_FRAMES = 2
 _RESET_FRAMES = 20  # rare, but in a rapid reset: there it spreads calls that cost much over more turns
 _DECODED_BYTES_PER_FRAME = 20  # a Huffman-coded byte takes 0.2 us, a small frame 4
@@ -180,6 +181,7 @@ class Connection:
                             at = after
                             left -= 1
                             continue
+                left -= _UNUSUAL_FRAMES
                 self._headers(number, flags, data[start:stop])
             else:
                 left -= _RESET_FRAMES if kind == h2.RST_STREAM else _CONTROL_FRAMES

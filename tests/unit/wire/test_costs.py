@@ -431,6 +431,16 @@ def test_of_calls_that_are_reset_at_once_few_are_done_in_one_turn() -> None:
     assert 0 < len(peer.replies()) <= 4
 
 
+def test_of_streams_that_are_opened_few_are_in_one_turn() -> None:
+    peer = Peer(Limits(slice_frames=100))
+    opened = b"".join(
+        h2.frame(h2.HEADERS, h2.END_HEADERS, number, peer.head(CHAT)) for number in range(1, 101, 2)
+    )
+    peer.connection.receive(opened, peer.now)
+    assert peer.connection.has_more
+    assert 0 < len(peer.connection._streams) <= 7
+
+
 def test_a_header_block_counts_by_what_it_takes_to_decode() -> None:
     peer = Peer(Limits(slice_frames=100))
     blocks = [literal("n", str(at)) + literal("x", "y" * 3_000) for at in range(4)]
