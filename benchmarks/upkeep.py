@@ -37,25 +37,22 @@ async def beside(
     bench: Bench,
     what: str,
     work: Work,
-    turns: int | None = None,
-    wanted: tuple[float, float] | None = None,
     before: Work | None = None,
 ) -> list[Figure]:
     """One client puts, one after the other, while the work goes on. before: what must have been done by then, and
     is not measured."""
     p99: dict[str, list[float]] = {server: [] for server in bench.clusters}
     slowest: dict[str, list[float]] = {server: [] for server in bench.clusters}
-    for server in bench.in_turns(turns):
+    for server in bench.in_turns():
         if before is not None:
             await before(bench, server)
         async with putting(bench.leaders[server].endpoint) as took:
             await work(bench, server)
         p99[server].append(1e3 * percentile(took, 0.99))
         slowest[server].append(1e3 * max(took))
-    at_least, aim = wanted or (None, None)
     return [
         Figure("upkeep", f"put p99 beside {what}", "ms", p99),
-        Figure("upkeep", f"slowest put beside {what}", "ms", slowest, at_least=at_least, aim=aim),
+        Figure("upkeep", f"slowest put beside {what}", "ms", slowest),
     ]
 
 

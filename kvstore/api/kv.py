@@ -188,7 +188,7 @@ class KvService:
                 self._context.call_later(0.0, lambda: self._answer_range(call, request, following))
                 return
             if ranges.may_be_long(self._context.machine.keyspace, request):
-                LongRange(self._context, call, request).begin()
+                LongRange(self._context, call, request).go_on()
                 return
             revision, body = self._context.machine.range(request)
         except errors.StoreError as problem:

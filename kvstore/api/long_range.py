@@ -24,15 +24,16 @@ class LongRange:
         self._request = request
         self._restarts = 0
         self._began = context.now()
-        self._revision = context.machine.keyspace.revision  # for the header: now
-        self._gathering = Gathering(context.machine.keyspace, request)
+        self._start()
         context.machine.meter.times_read(single=False)
 
-    def begin(self) -> None:
-        """What is short after all is answered at once."""
-        self._go_on()
+    def _start(self) -> None:
+        keyspace = self._context.machine.keyspace
+        self._revision = keyspace.revision  # for the header: now
+        self._gathering = Gathering(keyspace, self._request)
 
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
+        """A step. What is short after all is answered at once."""
         if self._call.cancelled:
             return
         try:
@@ -44,7 +45,7 @@ class LongRange:
                 return
             parts = None
         if parts is None:
-            self._context.call_later(0.0, self._go_on)
+            self._context.call_later(0.0, self.go_on)
         else:
             self._note(ok=True)
             self._call.reply(b"".join((self._context.header(self._revision), *parts)))
@@ -56,9 +57,7 @@ class LongRange:
         self._restarts += 1
         if self._restarts > RESTARTS_MAX:
             return False
-        keyspace = self._context.machine.keyspace
-        self._revision = keyspace.revision
-        self._gathering = Gathering(keyspace, self._request)
+        self._start()
         return True
 
     def _note(self, *, ok: bool) -> None:

@@ -70,7 +70,9 @@ def answer(keyspace: Keyspace, request: RangeRequest) -> bytes:
 
 def may_be_long(keyspace: Keyspace, request: RangeRequest) -> bool:
     """Whether answer() may take more than a turn of the loop should; otherwise it does not."""
-    if not request.range_end or request.count_only or keyspace.key_count <= STEP_KEYS:
+    if not request.range_end or request.count_only:
+        return False
+    if _are_few(keyspace, request, STEP_KEYS):
         return False
     return not 0 < request.limit <= STEP_KEYS or bool(request.sort_order) or is_filtered(request)
 
@@ -81,7 +83,7 @@ class Gathering:
     def __init__(self, keyspace: Keyspace, request: RangeRequest) -> None:
         """Of a range, and not of its count alone. Raises Compacted, FutureRevision."""
         asked = _revision(keyspace, request)
-        self.revision = keyspace.read_revision if asked is None else asked
+        self._revision = keyspace.read_revision if asked is None else asked
         self._keyspace = keyspace
         self._request = request
         self._start, self._end = interval(request.key, request.range_end)
@@ -120,7 +122,7 @@ class Gathering:
 
     @property
     def _at(self) -> int | None:
-        return None if self._keyspace.read_revision == self.revision else self.revision
+        return None if self._keyspace.read_revision == self._revision else self._revision
 
     def _next(self, count: int) -> tuple[Sequence[Buffer], bytes | None]:
         keyspace, at = self._keyspace, self._at
@@ -170,10 +172,15 @@ def learn(keyspace: Keyspace, request: RangeRequest, at: bytes | None) -> bytes 
     is_page = request.count_only or (
         request.limit > 0 and not request.sort_order and not is_filtered(request)
     )
-    if not request.range_end or not is_page or keyspace.key_count <= LEARNED_KEYS:
+    if not request.range_end or not is_page or _are_few(keyspace, request, LEARNED_KEYS):
         return None
     start, end = interval(request.key, request.range_end)
     return keyspace.learn(start if at is None else at, end, _revision(keyspace, request), LEARNED_KEYS)
+
+
+def _are_few(keyspace: Keyspace, request: RangeRequest, keys: int) -> bool:
+    """Certainly: at a past revision there may have been more than now."""
+    return request.revision <= 0 and keyspace.key_count <= keys
 
 
 def _revision(keyspace: Keyspace, request: RangeRequest) -> int | None:

@@ -174,3 +174,19 @@ def test_the_pages_of_one_listing_look_at_all_the_keys_once(tmp_path: Path) -> N
         got = replica.range(b"k%04d" % number, b"l", revision=then, limit=100)
         assert (len(got.kvs), got.count) == (100, 3000 - number)
     assert store.looked_at < 3000 * 5  # each page looked at all that was left: 45 times
+
+
+@pytest.mark.parametrize("how", [{}, {"count_only": True}, {"limit": 2}], ids=str)
+def test_how_many_keys_there_are_now_says_nothing_of_a_past_revision(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(ranges, "STEP_KEYS", 2)
+    monkeypatch.setattr(ranges, "LEARNED_KEYS", 2)
+    then = replica.machine.revision
+    for key in (b"a", b"b", b"c"):
+        replica.delete(key)
+    keyspace = replica.machine.keyspace
+    now = RangeRequest(key=b"a", range_end=b"z", **how)
+    assert not ranges.may_be_long(keyspace, now) and ranges.learn(keyspace, now, None) is None
+    past = RangeRequest(key=b"a", range_end=b"z", revision=then, **how)
+    assert ranges.may_be_long(keyspace, past) or ranges.learn(keyspace, past, None) is not None
